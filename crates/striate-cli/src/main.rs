@@ -1,0 +1,3 @@
+//! The `striate` binary.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,2 @@
+//! striate-graph.
+#![deny(unsafe_code)]

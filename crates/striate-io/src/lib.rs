@@ -1,0 +1,2 @@
+//! striate-io.
+#![forbid(unsafe_code)]

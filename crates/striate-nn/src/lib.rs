@@ -1,0 +1,2 @@
+//! striate-nn.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! striate-train.
+#![forbid(unsafe_code)]

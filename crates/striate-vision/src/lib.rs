@@ -1,0 +1,2 @@
+//! striate-vision.
+#![forbid(unsafe_code)]

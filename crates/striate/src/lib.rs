@@ -1,0 +1,2 @@
+//! Convolutional neural networks.
+#![forbid(unsafe_code)]
