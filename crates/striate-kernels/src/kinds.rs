@@ -1,0 +1,246 @@
+//! The closed vocabularies that kernels and graph share: which elementwise function, which reduction, which window.
+//!
+//! They are plain data, compared and hashed by bits, so that a graph node can hold them.
+
+/// An elementwise function of one argument. Names and constants follow `torch.nn.functional`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum UnaryKind {
+    Neg,
+    Abs,
+    Sign,
+    Exp,
+    Log,
+    Sqrt,
+    Rsqrt,
+    Square,
+    Reciprocal,
+    Sin,
+    Cos,
+    Erf,
+    Floor,
+    Ceil,
+    /// Half to even, as ONNX and PyTorch.
+    Round,
+    Relu,
+    /// `x` where `x > 0`, else `slope * x`.
+    LeakyRelu {
+        slope: f32,
+    },
+    /// `x` where `x > 0`, else `alpha * (exp(x) - 1)`.
+    Elu {
+        alpha: f32,
+    },
+    Selu,
+    /// `max(0, x) + min(0, alpha * (exp(x / alpha) - 1))`.
+    Celu {
+        alpha: f32,
+    },
+    /// `x * Φ(x)` by `erf`.
+    Gelu,
+    /// The tanh approximation of GELU.
+    GeluTanh,
+    Silu,
+    Mish,
+    Hardswish,
+    Hardsigmoid,
+    /// `min(max(x, min), max)`: ReLU6, Hardtanh and ONNX's Clip. The gradient is 1 strictly inside, else 0.
+    Clip {
+        min: f32,
+        max: f32,
+    },
+    /// `log(1 + exp(beta x)) / beta`, linear where `beta x > threshold`.
+    Softplus {
+        beta: f32,
+        threshold: f32,
+    },
+    Softsign,
+    Sigmoid,
+    Tanh,
+    LogSigmoid,
+    /// `x^exponent` with a constant exponent.
+    PowConst {
+        exponent: f32,
+    },
+    /// `scale * x + shift` with constants.
+    Affine {
+        scale: f32,
+        shift: f32,
+    },
+    /// Logical not: 1 where the value is 0, else 0.
+    Not,
+}
+
+/// An elementwise function of two arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum BinaryKind {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Pow,
+    Min,
+    Max,
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    And,
+    Or,
+    Xor,
+    /// The remainder with the sign of the divisor (ONNX `Mod`, `fmod=0`).
+    Mod,
+}
+
+impl BinaryKind {
+    /// True where the result is a truth value.
+    pub fn is_comparison(self) -> bool {
+        use BinaryKind::*;
+        matches!(self, Equal | NotEqual | Less | LessOrEqual | Greater | GreaterOrEqual | And | Or | Xor)
+    }
+}
+
+/// A reduction over some axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum ReduceKind {
+    Sum,
+    Mean,
+    Max,
+    Min,
+    Prod,
+    SumSquare,
+    /// Sum of absolute values.
+    L1,
+    /// Root of the sum of squares.
+    L2,
+    LogSumExp,
+}
+
+/// How the windows of a pooling operation lie over the map. Sizes in (height, width).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Windows {
+    /// A window that slides by `stride`. `pads` are top, left, bottom, right.
+    Sliding {
+        /// Window size.
+        kernel: [usize; 2],
+        /// Step of the window.
+        stride: [usize; 2],
+        /// Top, left, bottom, right.
+        pads: [usize; 4],
+        /// Distance of the window's elements.
+        dilation: [usize; 2],
+        /// Output size is rounded up; a window that would start in the right/bottom padding is dropped (PyTorch's rule).
+        ceil_mode: bool,
+    },
+    /// `out` windows cut the map as PyTorch's adaptive pooling does: window `i` is `floor(i*in/out) .. ceil((i+1)*in/out)`.
+    Adaptive {
+        /// Output size.
+        out: [usize; 2],
+    },
+}
+
+/// By what an average pool divides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AvgDivisor {
+    /// The window's size; elements in the padding count, elements beyond it (ceil_mode) do not.
+    IncludePad,
+    /// Only elements inside the map.
+    ExcludePad,
+    /// A constant.
+    Const(usize),
+}
+
+/// How `Resize` interpolates.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Interpolation {
+    /// Nearest with PyTorch's `floor(i * scale)` rule.
+    Nearest,
+    /// Nearest with rounding of pixel centres (`nearest-exact`).
+    NearestExact,
+    /// Linear along each axis.
+    Bilinear,
+    /// Cubic convolution with the given `a` (PyTorch: -0.75; with antialias -0.5).
+    Bicubic {
+        /// The cubic's free coefficient.
+        a: f32,
+    },
+}
+
+/// A 2-D resampling. The output size is given by the shapes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ResizeSpec {
+    /// The interpolation.
+    pub mode: Interpolation,
+    /// Corner pixels keep their centres.
+    pub align_corners: bool,
+    /// Widen the filter when shrinking.
+    pub antialias: bool,
+    /// Scale factors (output per input pixel) to use in the coordinate transform instead of the ratio of sizes.
+    pub scales: Option<[f64; 2]>,
+}
+
+/// What stands beyond the border.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PadMode {
+    /// A constant value.
+    Constant(f32),
+    /// Mirror without repeating the border.
+    Reflect,
+    /// Repeat the border.
+    Replicate,
+    /// Wrap around.
+    Circular,
+}
+
+/// An in-place update of a parameter or of a state cell.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum UpdateKind {
+    /// `torch.optim.SGD`; state: momentum buffer (absent where momentum is 0). Hyper: [lr, weight_decay, first_step].
+    Sgd {
+        /// Momentum factor.
+        momentum: f32,
+        /// Dampening of the gradient in the momentum.
+        dampening: f32,
+        /// Nesterov momentum.
+        nesterov: bool,
+    },
+    /// `torch.optim.Adam` / `AdamW`; state: exp_avg, exp_avg_sq. Hyper: [lr, weight_decay, bias_correction1, bias_correction2].
+    Adam {
+        /// Decay of the first moment.
+        beta1: f32,
+        /// Decay of the second moment.
+        beta2: f32,
+        /// Added to the root of the second moment.
+        eps: f32,
+        /// Weight decay acts on the weight itself (AdamW), not on the gradient.
+        decoupled: bool,
+    },
+    /// `torch.optim.RMSprop`; state: square_avg, then momentum buffer where momentum > 0, then grad_avg where centered. Hyper: [lr, weight_decay].
+    RmsProp {
+        /// Smoothing constant.
+        alpha: f32,
+        /// Added to the root.
+        eps: f32,
+        /// Momentum factor.
+        momentum: f32,
+        /// Normalise by the centred second moment.
+        centered: bool,
+    },
+    /// Lion (Chen et al. 2023, algorithm 2); state: exp_avg. Hyper: [lr, weight_decay].
+    Lion {
+        /// Interpolation for the update.
+        beta1: f32,
+        /// Interpolation for the state.
+        beta2: f32,
+    },
+    /// `p = decay * p + (1 - decay) * value`, without state. Hyper: [decay]. Running statistics and EMA.
+    Average,
+    /// `p = value`. No hyper.
+    Assign,
+    /// `p += value`. No hyper.
+    Accumulate,
+}
