@@ -1,1 +1,6 @@
-//! (to be written)
+//! The scalar twin of every kernel: plain loops, generic over `f32` and `f64`, row-major NCHW like the graph.
+//!
+//! They are the oracle of the tests and the kernels of the interpreter. Obviously right comes before fast.
+mod float;
+
+pub use float::{Float, reference_erf};
