@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""Times striate beside PyTorch, ONNX Runtime and OpenVINO on this machine, on the same models and shapes.
+
+    cargo build --release
+    $(tools/peers/setup.sh) tools/peers/compare.py infer resnet18 resnet50 --threads 2 --batch 1
+    $(tools/peers/setup.sh) tools/peers/compare.py train lenet:64 resnet18_cifar:64
+
+Inference: from a float32 NCHW buffer of the user to the output. Training: forward, cross-entropy, backward and SGD with
+momentum and weight decay, the loss read at each step. Weights and pictures are random. The contestants take turns,
+--rounds times, so that a slow minute of the machine meets all of them; a figure is the median of its rounds. A ratio is
+striate's speed over that of the fastest other: above 1, striate is the faster.
+"""
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+BINARY = Path(__file__).resolve().parents[2] / "target/release/striate"
+# (channels, side, classes) where a model does not take 3 x 224 x 224 and know 1000 classes
+SHAPES = {"lenet": (1, 28, 10), "resnet18_cifar": (3, 32, 10)}
+IMAGENET = (3, 224, 1000)
+
+
+def build_torch(model, classes):
+    """The PyTorch network of a name in striate's registry."""
+    import torchvision
+    from torch import nn
+
+    if model == "lenet":
+        layers = []
+        for channels_in, channels_out in [(1, 32), (32, 64)]:
+            layers += [nn.Conv2d(channels_in, channels_out, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(7 * 7 * 64, 128), nn.ReLU(), nn.Linear(128, classes))
+    if model == "resnet18_cifar":
+        net = torchvision.models.resnet18(num_classes=classes)
+        net.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
+        net.maxpool = nn.Identity()
+        return net
+    return torchvision.models.get_model(model, weights=None, num_classes=classes)
+
+
+def images_per_s(step, batch, seconds):
+    """Speed of `step` by its median time over `seconds`, after one untimed call."""
+    step()
+    times = []
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        begin = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - begin)
+    return batch / statistics.median(times)
+
+
+def striate(args, verb, model, batch, shape):
+    """The contestant that is striate, through its own `bench`."""
+    channels, side, classes = shape
+    command = [str(args.bin), "bench", verb, model, "--json"] + (["--exact"] if args.exact else [])
+    for flag, value in {"batch": batch, "imgsz": side, "channels": channels, "classes": classes,
+                        "threads": args.threads, "seconds": args.seconds}.items():
+        command += [f"--{flag}", str(value)]
+
+    def run():
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr}")
+        result = json.loads(done.stdout.splitlines()[-1])
+        return batch / result["median_ms"] * 1e3 if verb == "infer" else result["images_per_s"]
+
+    return run
+
+
+def infer_contestants(args, model, batch, shape):
+    import onnxruntime
+    import openvino
+    import torch
+
+    channels, side, classes = shape
+    torch.set_num_threads(args.threads)
+    net = build_torch(model, classes).eval()
+    pictures = torch.randn(batch, channels, side, side)
+
+    def torch_run(net, pictures):
+        @torch.inference_mode()
+        def run():
+            return images_per_s(lambda: net(pictures), batch, args.seconds)
+        return run
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "model.onnx")
+        torch.onnx.export(net, pictures, path, dynamo=False, opset_version=18)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = args.threads
+        # a thread that goes on waiting actively would slow the next contestant down
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        settings = {"INFERENCE_NUM_THREADS": args.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+        request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
+    array = pictures.numpy()
+    feed = {session.get_inputs()[0].name: array}
+    eager = torch_run(net, pictures)
+    last = torch_run(build_torch(model, classes).eval().to(memory_format=torch.channels_last),
+                     pictures.to(memory_format=torch.channels_last))
+    return {
+        "torch": eager,
+        "torch channels_last": last,
+        "onnxruntime": lambda: images_per_s(lambda: session.run(None, feed), batch, args.seconds),
+        "openvino": lambda: images_per_s(lambda: request.infer({0: array}), batch, args.seconds),
+    }
+
+
+def train_contestants(args, model, batch, shape):
+    import torch
+
+    channels, side, classes = shape
+    torch.set_num_threads(args.threads)
+
+    def contestant(memory_format):
+        net = build_torch(model, classes).train().to(memory_format=memory_format)
+        pictures = torch.randn(batch, channels, side, side).to(memory_format=memory_format)
+        labels = torch.randint(classes, (batch,))
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
+
+        def step():
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(net(pictures), labels)
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        return lambda: images_per_s(step, batch, args.seconds)
+
+    return {"torch": contestant(torch.contiguous_format), "torch channels_last": contestant(torch.channels_last)}
+
+
+def compare(args):
+    contestants_of = {"infer": infer_contestants, "train": train_contestants}[args.verb]
+    rows = []
+    for word in args.models:
+        model, _, batch = word.partition(":")
+        batch = int(batch or args.batch)
+        shape = SHAPES.get(model, IMAGENET)
+        contestants = contestants_of(args, model, batch, shape)
+        contestants["striate"] = striate(args, args.verb, model, batch, shape)
+        speeds = {name: [] for name in contestants}
+        for _ in range(args.rounds):
+            for name, run in contestants.items():
+                speeds[name].append(run())
+        speed = {name: statistics.median(values) for name, values in speeds.items()}
+        best = max((name for name in speed if name != "striate"), key=speed.get)
+        ratio = speed["striate"] / speed[best]
+        rows.append({"model": model, "batch": batch, "threads": args.threads, "images_per_s": speed,
+                     "best_peer": best, "ratio": ratio})
+        print(f"{model}, batch {batch}, {args.threads} threads: striate is {ratio:.2f} times as fast as {best}")
+        for name in sorted(speed, key=speed.get, reverse=True):
+            print(f"  {name:20}{speed[name]:10.1f} images/s {batch / speed[name] * 1e3:10.2f} ms", flush=True)
+    geomean = math.exp(statistics.fmean(math.log(row["ratio"]) for row in rows))
+    print(f"geometric mean of the ratios: {geomean:.3f}")
+    if args.json:
+        args.json.write_text(json.dumps({"rows": rows, "geomean": geomean}, indent=1) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=["infer", "train"])
+    parser.add_argument("models", nargs="+", metavar="MODEL[:BATCH]", help="names from `striate models`")
+    parser.add_argument("--batch", type=int, default=1, help="where MODEL does not say (default 1)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0, help="a contestant and round")
+    parser.add_argument("--exact", action="store_true", help="striate's direct kernels only")
+    parser.add_argument("--bin", type=Path, default=BINARY, help="default: target/release/striate")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    compare(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
