@@ -1,2 +1,39 @@
-//! striate-graph.
+//! Graphs of CNN operations: trace, differentiate, compile, run.
+//!
+//! An [`Array`] is concrete data; a [`Tensor`] is a symbolic handle into a [`Graph`] that is being traced and never holds
+//! data; a [`Parameter`] is a shared cell that layers hold and programs read and update.
+//!
+//! ```
+//! use striate_graph::{Array, Mode, Trace};
+//! let trace = Trace::new(Mode::Eval);
+//! let x = trace.input("x", &[1, 3], striate_graph::DType::F32);
+//! let y = (&x * 2.0).relu();
+//! assert_eq!(y.shape().dims(), &[1, 3]);
+//! ```
 #![deny(unsafe_code)]
+
+mod array;
+mod dtype;
+mod error;
+mod graph;
+mod infer;
+mod op;
+mod param;
+mod print;
+mod shape;
+mod tensor;
+mod tensor_ops;
+mod verify;
+
+pub use array::{Array, Buffer, Element};
+pub use dtype::DType;
+pub use error::{Error, Result, ShapeError};
+pub use graph::{Graph, Mode, Node, NodeId, Origin};
+pub use op::{ConvAttrs, HostFunction, Op, RandomKind};
+pub use param::{ParamKind, Parameter};
+pub use shape::Shape;
+pub use tensor::{Scope, Tensor, Trace};
+
+pub use striate_kernels::kinds::{
+    AvgDivisor, BinaryKind, Interpolation, PadMode, ReduceKind, ResizeSpec, UnaryKind, UpdateKind, Windows,
+};
