@@ -1,11 +1,13 @@
 //! The scalar twin of every kernel: plain loops, generic over `f32` and `f64`, row-major NCHW like the graph.
 //!
 //! They are the oracle of the tests and the kernels of the interpreter. Obviously right comes before fast.
+mod conv;
 mod elementwise;
 mod float;
 mod reduce;
 mod shape;
 
+pub use conv::*;
 pub use elementwise::*;
 pub use float::{Float, reference_erf};
 pub use reduce::*;
