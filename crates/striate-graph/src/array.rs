@@ -1,12 +1,13 @@
 use crate::{DType, Error, Result, Shape};
 use half::{bf16, f16};
 use std::sync::Arc;
+use striate_kernels::mem::AlignedBuf;
 
 /// The elements of an [`Array`], row-major, by type.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum Buffer {
-    F32(Vec<f32>),
+    F32(AlignedBuf),
     F64(Vec<f64>),
     F16(Vec<f16>),
     BF16(Vec<bf16>),
@@ -66,7 +67,7 @@ impl Buffer {
     /// `n` zeros.
     pub fn zeros(dtype: DType, n: usize) -> Buffer {
         match dtype {
-            DType::F32 => Buffer::F32(vec![0.0; n]),
+            DType::F32 => Buffer::F32(AlignedBuf::zeroed(n)),
             DType::F64 => Buffer::F64(vec![0.0; n]),
             DType::F16 => Buffer::F16(vec![f16::ZERO; n]),
             DType::BF16 => Buffer::BF16(vec![bf16::ZERO; n]),
@@ -96,7 +97,7 @@ macro_rules! element {
     ($($t:ty, $variant:ident);*) => {$(
         impl Element for $t {
             const DTYPE: DType = DType::$variant;
-            fn buffer(values: Vec<Self>) -> Buffer { Buffer::$variant(values) }
+            fn buffer(values: Vec<Self>) -> Buffer { Buffer::$variant(values.into()) }
             fn slice(buffer: &Buffer) -> Option<&[Self]> {
                 match buffer { Buffer::$variant(v) => Some(v), _ => None }
             }

@@ -407,7 +407,7 @@ fn check_groups(
     weight: &Shape,
 ) -> Result<(), ShapeError> {
     let groups = attrs.groups;
-    if groups == 0 || out % groups != 0 {
+    if groups == 0 || !out.is_multiple_of(groups) {
         return refuse(
             format!("{out} output channels in {groups} groups"),
             "the groups must divide the output channels",
@@ -454,7 +454,7 @@ fn infer_conv_input_grad(attrs: &ConvAttrs, input: [usize; 2], inputs: Inputs) -
             format!("the layer needs in_channels={}", dy[1]),
         );
     }
-    if attrs.groups == 0 || w[0] % attrs.groups != 0 {
+    if attrs.groups == 0 || !w[0].is_multiple_of(attrs.groups) {
         return refuse(format!("{} channels in {} groups", w[0], attrs.groups), "the groups must divide the channels");
     }
     for axis in 0..2 {
@@ -476,7 +476,7 @@ fn infer_conv_weight_grad(attrs: &ConvAttrs, kernel: [usize; 2], inputs: Inputs)
     same_dtype(dtype, other)?;
     check_rank(x, 4, "the input", "[N, C, H, W]")?;
     check_rank(dy, 4, "the gradient", "[N, C, H, W]")?;
-    if attrs.groups == 0 || x[1] % attrs.groups != 0 {
+    if attrs.groups == 0 || !x[1].is_multiple_of(attrs.groups) {
         return refuse(format!("{} channels in {} groups", x[1], attrs.groups), "the groups must divide the channels");
     }
     let expected = [x[0], dy[1], conv_size(x[2], kernel[0], attrs, 0)?, conv_size(x[3], kernel[1], attrs, 1)?];

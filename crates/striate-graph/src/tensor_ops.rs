@@ -283,7 +283,7 @@ impl Tensor {
         if self.is_poisoned() {
             return self.clone();
         }
-        if pads.len() % 2 != 0 || pads.len() / 2 > rank {
+        if !pads.len().is_multiple_of(2) || pads.len() / 2 > rank {
             let rule = format!("{} padding values for a tensor of shape {}", pads.len(), self.shape());
             return self.trace().refuse("Pad", rule, "give two for each of the last axes, from the last backwards");
         }

@@ -127,6 +127,13 @@ impl AlignedBuf {
     }
 }
 
+impl From<Vec<f32>> for AlignedBuf {
+    /// Copies, because a vector's address is not aligned.
+    fn from(values: Vec<f32>) -> Self {
+        Self::from_slice(&values)
+    }
+}
+
 impl Deref for AlignedBuf {
     type Target = [f32];
     fn deref(&self) -> &[f32] {
