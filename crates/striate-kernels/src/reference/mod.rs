@@ -4,11 +4,21 @@
 mod conv;
 mod elementwise;
 mod float;
+mod norm;
+mod pad;
+mod pool;
 mod reduce;
+mod resize;
 mod shape;
+mod update;
 
 pub use conv::*;
 pub use elementwise::*;
 pub use float::{Float, reference_erf};
+pub use norm::*;
+pub use pad::*;
+pub use pool::*;
 pub use reduce::*;
+pub use resize::*;
 pub use shape::*;
+pub use update::*;
