@@ -7,8 +7,8 @@ use crate::kinds::PadMode;
 ///
 /// Negative widths crop. Reflection mirrors at the borders of the whole axis, wrapping goes round what is left of it after
 /// cropping: both as PyTorch.
-fn pad_source(o: usize, size: usize, (begin, end): (i64, i64), mode: PadMode) -> Option<usize> {
-    let (at, size) = (o as i64 - begin, size as i64);
+fn pad_source(o: usize, size: usize, [begin, end]: [isize; 2], mode: PadMode) -> Option<usize> {
+    let (at, size) = (o as isize - begin, size as isize);
     if (0..size).contains(&at) && !matches!(mode, PadMode::Circular) {
         return Some(at as usize);
     }
@@ -29,21 +29,21 @@ fn pad_source(o: usize, size: usize, (begin, end): (i64, i64), mode: PadMode) ->
 }
 
 /// The shape after padding, or `None` where an axis would become negative, or must be filled from nothing.
-pub fn pad_out_shape(shape: &[usize], pads: &[(i64, i64)], mode: PadMode) -> Option<Vec<usize>> {
+pub fn pad_out_shape(shape: &[usize], pads: &[[isize; 2]], mode: PadMode) -> Option<Vec<usize>> {
     let constant = matches!(mode, PadMode::Constant(_));
     shape
         .iter()
         .zip(pads)
-        .map(|(&size, &(begin, end))| {
-            let out = size as i64 + begin + end;
-            let left = size as i64 + begin.min(0) + end.min(0);
+        .map(|(&size, &[begin, end])| {
+            let out = size as isize + begin + end;
+            let left = size as isize + begin.min(0) + end.min(0);
             (out >= 0 && left >= 0 && (constant || left > 0 || out == 0)).then_some(out as usize)
         })
         .collect()
 }
 
 /// Calls `visit(output offset, input offset or None)` for every output element.
-fn for_each_source(shape: &[usize], pads: &[(i64, i64)], mode: PadMode, mut visit: impl FnMut(usize, Option<usize>)) {
+fn for_each_source(shape: &[usize], pads: &[[isize; 2]], mode: PadMode, mut visit: impl FnMut(usize, Option<usize>)) {
     let to = pad_out_shape(shape, pads, mode).expect("the widths fit the shape");
     let own = strides_of(shape);
     let tables: Vec<Vec<Option<usize>>> = (0..shape.len())
@@ -61,18 +61,18 @@ fn for_each_source(shape: &[usize], pads: &[(i64, i64)], mode: PadMode, mut visi
     });
 }
 
-/// Pads (or, where negative, crops) each axis by `(begin, end)`.
+/// Pads (or, where negative, crops) each axis by `[begin, end]`.
 ///
 /// # Panics
 /// If [`pad_out_shape`] gives `None`.
-pub fn reference_pad<T: Float>(shape: &[usize], x: &[T], pads: &[(i64, i64)], mode: PadMode, out: &mut [T]) {
+pub fn reference_pad<T: Float>(shape: &[usize], x: &[T], pads: &[[isize; 2]], mode: PadMode, out: &mut [T]) {
     assert_eq!(x.len(), volume(shape), "length of the input");
     let constant = if let PadMode::Constant(value) = mode { T::from_f32(value) } else { T::ZERO };
     for_each_source(shape, pads, mode, |at, source| out[at] = source.map_or(constant, |s| x[s]));
 }
 
 /// The adjoint of [`reference_pad`]: every `dy` is added to the element that it was read from.
-pub fn reference_pad_grad<T: Float>(shape: &[usize], dy: &[T], pads: &[(i64, i64)], mode: PadMode, dx: &mut [T]) {
+pub fn reference_pad_grad<T: Float>(shape: &[usize], dy: &[T], pads: &[[isize; 2]], mode: PadMode, dx: &mut [T]) {
     assert_eq!(dx.len(), volume(shape), "length of the gradient");
     dx.fill(T::ZERO);
     for_each_source(shape, pads, mode, |at, source| {
@@ -86,7 +86,7 @@ pub fn reference_pad_grad<T: Float>(shape: &[usize], dy: &[T], pads: &[(i64, i64
 mod tests {
     use super::*;
 
-    fn pad1(x: &[f64], pads: (i64, i64), mode: PadMode) -> Vec<f64> {
+    fn pad1(x: &[f64], pads: [isize; 2], mode: PadMode) -> Vec<f64> {
         let mut out = vec![0.0; pad_out_shape(&[x.len()], &[pads], mode).unwrap()[0]];
         reference_pad(&[x.len()], x, &[pads], mode, &mut out);
         out
@@ -95,22 +95,22 @@ mod tests {
     #[test]
     fn modes_as_torch() {
         let x = [0.0, 1.0, 2.0, 3.0, 4.0];
-        assert_eq!(pad1(&x, (2, -1), PadMode::Constant(9.0)), [9.0, 9.0, 0.0, 1.0, 2.0, 3.0]);
-        assert_eq!(pad1(&x, (2, 1), PadMode::Reflect), [2.0, 1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 3.0]);
-        assert_eq!(pad1(&x, (2, 1), PadMode::Replicate), [0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 4.0]);
-        assert_eq!(pad1(&x, (2, 1), PadMode::Circular), [3.0, 4.0, 0.0, 1.0, 2.0, 3.0, 4.0, 0.0]);
-        assert_eq!(pad1(&x, (-1, 2), PadMode::Circular), [1.0, 2.0, 3.0, 4.0, 1.0, 2.0]);
-        assert_eq!(pad1(&x, (-2, 2), PadMode::Reflect), [2.0, 3.0, 4.0, 3.0, 2.0]);
-        assert_eq!(pad1(&x, (-2, -3), PadMode::Constant(0.0)), [0.0; 0]);
-        assert_eq!(pad_out_shape(&[3], &[(-2, -2)], PadMode::Constant(0.0)), None);
-        assert_eq!(pad_out_shape(&[0], &[(1, 0)], PadMode::Replicate), None);
+        assert_eq!(pad1(&x, [2, -1], PadMode::Constant(9.0)), [9.0, 9.0, 0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(pad1(&x, [2, 1], PadMode::Reflect), [2.0, 1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 3.0]);
+        assert_eq!(pad1(&x, [2, 1], PadMode::Replicate), [0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 4.0]);
+        assert_eq!(pad1(&x, [2, 1], PadMode::Circular), [3.0, 4.0, 0.0, 1.0, 2.0, 3.0, 4.0, 0.0]);
+        assert_eq!(pad1(&x, [-1, 2], PadMode::Circular), [1.0, 2.0, 3.0, 4.0, 1.0, 2.0]);
+        assert_eq!(pad1(&x, [-2, 2], PadMode::Reflect), [2.0, 3.0, 4.0, 3.0, 2.0]);
+        assert_eq!(pad1(&x, [-2, -3], PadMode::Constant(0.0)), [0.0; 0]);
+        assert_eq!(pad_out_shape(&[3], &[[-2, -2]], PadMode::Constant(0.0)), None);
+        assert_eq!(pad_out_shape(&[0], &[[1, 0]], PadMode::Replicate), None);
     }
 
     #[test]
     fn gradient_is_the_adjoint() {
         let shape = [2, 3, 4];
         for mode in [PadMode::Constant(0.0), PadMode::Reflect, PadMode::Replicate, PadMode::Circular] {
-            let pads = [(0, 0), (-1, 1), (2, 3)];
+            let pads = [[0, 0], [-1, 1], [2, 3]];
             let to = pad_out_shape(&shape, &pads, mode).unwrap();
             let x: Vec<f64> = (0..volume(&shape)).map(|i| (i as f64 * 0.7).sin()).collect();
             let dy: Vec<f64> = (0..volume(&to)).map(|i| (i as f64 * 1.3).cos()).collect();

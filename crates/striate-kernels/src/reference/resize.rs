@@ -73,14 +73,17 @@ pub fn resize_axis_table(spec: &ResizeSpec, axis: usize, input: usize, output: u
     };
     let last = input as isize - 1;
     let source_of = |o: usize| if spec.align_corners { scale * o as f64 } else { scale * (o as f64 + 0.5) - 0.5 };
+    // PyTorch leaves such an axis alone, whatever the scale that was given.
+    let untouched =
+        input == output && (spec.antialias || matches!(spec.mode, Interpolation::Nearest | Interpolation::Bilinear));
     let row = |o: usize| match spec.mode {
+        _ if untouched => vec![(o, 1.0)],
         Interpolation::Nearest => vec![(((o as f32 * scale as f32).floor() as usize).min(input - 1), 1.0)],
         Interpolation::NearestExact => {
             vec![((((o as f32 + 0.5) * scale as f32).floor() as usize).min(input - 1), 1.0)]
         }
         Interpolation::Bilinear if spec.antialias => antialias_row(spec, scale, input, o),
         Interpolation::Bicubic { .. } if spec.antialias => antialias_row(spec, scale, input, o),
-        Interpolation::Bilinear if input == output => vec![(o, 1.0)],
         Interpolation::Bilinear => {
             let at = source_of(o).max(0.0);
             let first = (at.floor() as usize).min(input - 1);
@@ -109,12 +112,12 @@ fn antialias_row(spec: &ResizeSpec, scale: f64, input: usize, o: usize) -> Vec<(
     };
     let shrink = scale.max(1.0);
     let support = half_width * shrink;
-    let half = if spec.align_corners { 0.0 } else { 0.5 };
-    let center = scale * (o as f64 + half);
-    let first = (center - support + half).max(0.0) as usize;
-    let end = ((center + support + half).max(0.0) as usize).min(input);
+    // PyTorch's `align_corners` changes the scale alone here.
+    let center = scale * (o as f64 + 0.5);
+    let first = (center - support + 0.5).max(0.0) as usize;
+    let end = ((center + support + 0.5).max(0.0) as usize).min(input);
     let weight = |j: usize| {
-        let x = (j as f64 - center + half) / shrink;
+        let x = (j as f64 - center + 0.5) / shrink;
         a.map_or_else(|| (1.0 - x.abs()).max(0.0), |a| cubic(x, a))
     };
     let total: f64 = (first..end).map(weight).sum();
