@@ -1,2 +1,25 @@
-//! striate-io.
+//! Files: safetensors, NumPy's npy and npz, checkpoints.
+//!
+//! Every reader takes its file for hostile: what is wrong comes back as an [`Error`] that names the file and the array;
+//! nothing panics, and nothing is allocated for bytes that a file merely declares. Every writer is atomic: a new file is
+//! synced before it is renamed over the old one.
 #![forbid(unsafe_code)]
+
+mod atomic;
+mod bytes;
+mod checkpoint;
+mod error;
+mod input;
+mod npy;
+mod npz;
+mod safetensors;
+mod zip;
+
+pub use atomic::{AtomicWriter, WriteEvent, WriteObserver, write_atomic, write_atomic_with};
+pub use checkpoint::{
+    Checkpoint, Latest, checkpoint_path, read_checkpoint, read_latest, write_checkpoint, write_checkpoint_with,
+};
+pub use error::{Error, Result};
+pub use npy::{npy_bytes, parse_npy, read_npy, write_npy};
+pub use npz::{read_npz, write_npz};
+pub use safetensors::{Safetensors, parse_safetensors, read_safetensors, safetensors_bytes, write_safetensors};

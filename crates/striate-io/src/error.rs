@@ -1,0 +1,149 @@
+//! What can be wrong with a file, or with writing one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The result of reading or writing a file.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a file could not be read or written. Every message begins with the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused.
+    #[error("{}: cannot {action}: {source}", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was being done, as a verb: "open", "write".
+        action: &'static str,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// No space left, or the quota is used up. What stood there before is untouched.
+    #[error("{}: no space left on the disk after {written} bytes; the previous file is untouched. Free space and try again ({source})", .path.display())]
+    DiskFull {
+        /// The file that could not be completed.
+        path: PathBuf,
+        /// Bytes that had been written to the temporary file.
+        written: u64,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// A folder, a pipe or a device where a file is needed.
+    #[error("{}: not a regular file", .path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file ends before what it declares.
+    #[error("{}: {what} needs {needed} bytes, but only {left} are left; the file is cut off", .path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// The part that is cut off.
+        what: String,
+        /// Bytes that it needs.
+        needed: u64,
+        /// Bytes left in the file.
+        left: u64,
+    },
+    /// A size beyond what is read.
+    #[error("{}: {what} is {value}, at most {limit} are accepted", .path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// What is too large.
+        what: String,
+        /// Its size.
+        value: u64,
+        /// The most accepted.
+        limit: u64,
+    },
+    /// The file breaks the rules of its format.
+    #[error("{}: {what}: {why}", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The format or the part of it.
+        what: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// One named array of a file is wrong.
+    #[error("{}: array `{key}`: {why}", .path.display())]
+    Array {
+        /// The file.
+        path: PathBuf,
+        /// The array's name.
+        key: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The file is well-formed, but uses something that is not supported.
+    #[error("{}: {what} is not supported; {instead}", .path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What it uses.
+        what: String,
+        /// What to do.
+        instead: String,
+    },
+    /// The bytes are not those that were written.
+    #[error("{}: {what}: checksum {computed:08x}, written was {stored:08x}; the file is damaged", .path.display())]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// The damaged part.
+        what: String,
+        /// The checksum in the file.
+        stored: u32,
+        /// The checksum of the bytes that are there.
+        computed: u32,
+    },
+    /// Written by a newer striate.
+    #[error("{}: {what} version {found}, this striate reads up to {known}; update striate", .path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Which format.
+        what: &'static str,
+        /// Version in the file.
+        found: u32,
+        /// Newest known version.
+        known: u32,
+    },
+    /// A folder has checkpoints, and none of them is good.
+    #[error("{}: none of {} checkpoints can be read:{}", .folder.display(), .skipped.len(), list(.skipped))]
+    NoGoodCheckpoint {
+        /// The folder.
+        folder: PathBuf,
+        /// Each checkpoint with what is wrong with it, newest first.
+        skipped: Vec<Error>,
+    },
+}
+
+fn list(errors: &[Error]) -> String {
+    errors.iter().map(|e| format!("\n  {e}")).collect()
+}
+
+impl Error {
+    /// True where the operating system or the disk is at fault, false where the contents of a file are.
+    pub fn is_io(&self) -> bool {
+        matches!(self, Error::Io { .. } | Error::DiskFull { .. })
+    }
+
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_path_buf();
+        move |source| Error::Io { path, action, source }
+    }
+
+    pub(crate) fn malformed(path: &Path, what: impl Into<String>, why: impl Into<String>) -> Error {
+        Error::Malformed { path: path.into(), what: what.into(), why: why.into() }
+    }
+
+    pub(crate) fn array(path: &Path, key: &str, why: impl Into<String>) -> Error {
+        Error::Array { path: path.into(), key: key.into(), why: why.into() }
+    }
+}

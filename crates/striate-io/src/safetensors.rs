@@ -1,0 +1,250 @@
+//! Safetensors: named arrays and string metadata, as Hugging Face defined them.
+//!
+//! A file is an 8-byte little-endian length, a JSON header of that length, and the data. Reading goes through the
+//! reference implementation's own validation; writing is ours, because the bytes must be a function of the contents
+//! alone and must reach the disk before the file gets its name.
+
+use crate::bytes::{self, Stored};
+use crate::input::{self, Input};
+use crate::{Error, Result, atomic};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use striate_graph::{Array, DType};
+
+/// Longest header that is read, in bytes.
+const MAX_HEADER: u64 = 16 << 20;
+/// Most arrays in a file.
+const MAX_ARRAYS: u64 = 65_536;
+/// The key that holds the metadata.
+const METADATA: &str = "__metadata__";
+
+/// The contents of a safetensors file.
+#[derive(Clone, Debug, Default)]
+pub struct Safetensors {
+    /// The arrays by name.
+    pub arrays: BTreeMap<String, Array>,
+    /// Free strings by key.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Reads a safetensors file. Unsigned 16- and 32-bit integers become i32 and i64, u64 becomes i64 if all values fit.
+///
+/// # Errors
+/// Names the file and, where one is at fault, the array: cut off, header beyond 16 MiB, more than 65,536 arrays, sizes
+/// that do not fit together, a dtype without a counterpart here.
+///
+/// ```
+/// use striate_graph::Array;
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("weights.safetensors");
+/// let arrays = [("fc.bias", Array::from_vec([2], vec![0.5f32, -1.0])?)];
+/// striate_io::write_safetensors(&path, arrays, &[("model".into(), "lenet".into())].into())?;
+/// let file = striate_io::read_safetensors(&path)?;
+/// assert_eq!(file.arrays["fc.bias"].as_slice::<f32>(), Some(&[0.5, -1.0][..]));
+/// assert_eq!(file.metadata["model"], "lenet");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn read_safetensors(path: &Path) -> Result<Safetensors> {
+    read(input::open(path)?)
+}
+
+/// Reads safetensors from memory; `name` stands for the file in errors.
+///
+/// # Errors
+/// As [`read_safetensors`].
+pub fn parse_safetensors(bytes: &[u8], name: &Path) -> Result<Safetensors> {
+    read(Input { path: name, reader: bytes, left: bytes.len() as u64 })
+}
+
+fn read<R: Read>(mut input: Input<'_, R>) -> Result<Safetensors> {
+    let path = input.path;
+    let length = u64::from_le_bytes(input.array("the length of the header")?);
+    if length > MAX_HEADER {
+        let what = "the header's length (the first 8 bytes; is this a safetensors file?)".into();
+        return Err(Error::TooLarge { path: path.into(), what, value: length, limit: MAX_HEADER });
+    }
+    let header = input.take(length, "the header")?;
+    let header = parse_header(path, &header)?;
+    let count = header.tensors().len() as u64;
+    if count > MAX_ARRAYS {
+        let what = "the number of arrays".into();
+        return Err(Error::TooLarge { path: path.into(), what, value: count, limit: MAX_ARRAYS });
+    }
+    if header.data_len() as u64 != input.left {
+        let why = format!("the header declares {} bytes of data, the file has {}", header.data_len(), input.left);
+        return Err(Error::malformed(path, "safetensors", why));
+    }
+    let mut arrays = BTreeMap::new();
+    // The header's own check: in this order the ranges follow each other without a gap, and cover the data.
+    for key in header.offset_keys() {
+        let info = header.info(&key).expect("offset_keys are keys of the header");
+        let stored = stored(path, &key, info.dtype)?;
+        bytes::check_shape(&info.shape, stored).map_err(|why| Error::array(path, &key, why))?;
+        let data = input.take((info.data_offsets.1 - info.data_offsets.0) as u64, &key)?;
+        let array = bytes::decode(stored, &info.shape, &data, false).map_err(|why| Error::array(path, &key, why))?;
+        arrays.insert(key, array);
+    }
+    let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    Ok(Safetensors { arrays, metadata })
+}
+
+/// The reference implementation's parser and checks; where it does not say which array is wrong, we find it.
+fn parse_header(path: &Path, header: &[u8]) -> Result<Metadata> {
+    serde_json::from_slice(header).map_err(|error| {
+        let Ok(serde_json::Value::Object(map)) = serde_json::from_slice(header) else {
+            return Error::malformed(path, "safetensors header", format!("is not a JSON object ({error})"));
+        };
+        let guilty = map.iter().filter(|(key, _)| *key != METADATA).find_map(|(key, value)| {
+            let why = match serde_json::from_value::<safetensors::tensor::TensorInfo>(value.clone()) {
+                Err(error) => error.to_string(),
+                Ok(info) => {
+                    let (begin, end) = info.data_offsets;
+                    let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |n, &size| n.checked_mul(size));
+                    if end.checked_sub(begin).and_then(|bytes| bytes.checked_mul(8)) == bits {
+                        return None;
+                    }
+                    format!("data_offsets [{begin}, {end}] are not the size of {} {:?}", info.dtype, info.shape)
+                }
+            };
+            Some((key, why))
+        });
+        match guilty {
+            Some((key, why)) => Error::array(path, key, why),
+            None => Error::malformed(path, "safetensors header", error.to_string()),
+        }
+    })
+}
+
+fn stored(path: &Path, key: &str, dtype: Dtype) -> Result<Stored> {
+    Ok(match dtype {
+        Dtype::F32 => Stored::As(DType::F32),
+        Dtype::F64 => Stored::As(DType::F64),
+        Dtype::F16 => Stored::As(DType::F16),
+        Dtype::BF16 => Stored::As(DType::BF16),
+        Dtype::I8 => Stored::As(DType::I8),
+        Dtype::I16 => Stored::As(DType::I16),
+        Dtype::I32 => Stored::As(DType::I32),
+        Dtype::I64 => Stored::As(DType::I64),
+        Dtype::U8 => Stored::As(DType::U8),
+        Dtype::BOOL => Stored::As(DType::Bool),
+        Dtype::U16 => Stored::U16,
+        Dtype::U32 => Stored::U32,
+        Dtype::U64 => Stored::U64,
+        other => {
+            let what = format!("dtype {other} (array `{key}`)");
+            let instead = "convert it to F32 first".into();
+            return Err(Error::Unsupported { path: path.into(), what, instead });
+        }
+    })
+}
+
+fn dtype_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "F32",
+        DType::F64 => "F64",
+        DType::F16 => "F16",
+        DType::BF16 => "BF16",
+        DType::I8 => "I8",
+        DType::I16 => "I16",
+        DType::I32 => "I32",
+        DType::I64 => "I64",
+        DType::U8 => "U8",
+        DType::Bool => "BOOL",
+    }
+}
+
+/// Writes a safetensors file, whole or not at all (see [`write_atomic`](crate::write_atomic)). The bytes are a function of
+/// names, arrays and metadata: keys are sorted, and wide elements come first so that each array is aligned to its own.
+///
+/// # Errors
+/// A name that occurs twice or is `__metadata__`; a header beyond what [`read_safetensors`] reads; what the disk says.
+pub fn write_safetensors<S: Into<String>>(
+    path: &Path,
+    arrays: impl IntoIterator<Item = (S, Array)>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    let layout = Layout::new(path, arrays, metadata)?;
+    atomic::write_atomic_with(path, &mut |_| Ok(()), |writer| layout.write(writer))
+}
+
+/// The bytes that [`write_safetensors`] writes; `name` stands for the file in errors.
+///
+/// # Errors
+/// As [`write_safetensors`], without the disk.
+pub fn safetensors_bytes<S: Into<String>>(
+    name: &Path,
+    arrays: impl IntoIterator<Item = (S, Array)>,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    Layout::new(name, arrays, metadata)?.write(&mut bytes).map_err(Error::io(name, "write"))?;
+    Ok(bytes)
+}
+
+/// A file that is about to be written.
+struct Layout {
+    header: String,
+    /// In the order of their data.
+    arrays: Vec<Array>,
+}
+
+impl Layout {
+    fn new<S: Into<String>>(
+        path: &Path,
+        arrays: impl IntoIterator<Item = (S, Array)>,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<Layout> {
+        let mut named = BTreeMap::new();
+        for (key, array) in arrays {
+            let key = key.into();
+            if key == METADATA {
+                return Err(Error::array(path, &key, "the name is reserved; give the array another"));
+            }
+            if named.insert(key.clone(), array).is_some() {
+                return Err(Error::array(path, &key, "the name occurs twice"));
+            }
+        }
+        let mut order: Vec<&String> = named.keys().collect();
+        order.sort_by_key(|key| std::cmp::Reverse(named[*key].dtype().size()));
+        let mut offset = 0;
+        let mut begins = BTreeMap::new();
+        for &key in &order {
+            begins.insert(key, offset);
+            offset += bytes::byte_len(&named[key]);
+        }
+        let quote = |text: &str| serde_json::to_string(text).expect("a string is valid JSON");
+        let mut entries = Vec::with_capacity(named.len() + 1);
+        if !metadata.is_empty() {
+            let pairs: Vec<String> = metadata.iter().map(|(k, v)| format!("{}:{}", quote(k), quote(v))).collect();
+            entries.push(format!("\"{METADATA}\":{{{}}}", pairs.join(",")));
+        }
+        for (key, array) in &named {
+            let (dtype, shape) = (dtype_name(array.dtype()), array.shape().dims());
+            let shape = shape.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+            let (begin, end) = (begins[key], begins[key] + bytes::byte_len(array));
+            let offsets = format!("\"data_offsets\":[{begin},{end}]");
+            entries.push(format!("{}:{{\"dtype\":\"{dtype}\",\"shape\":[{shape}],{offsets}}}", quote(key)));
+        }
+        let mut header = format!("{{{}}}", entries.join(","));
+        // blanks, so that the data begins on 8 bytes
+        header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+        for (what, value, limit) in
+            [("the header", header.len() as u64, MAX_HEADER), ("the number of arrays", named.len() as u64, MAX_ARRAYS)]
+        {
+            if value > limit {
+                return Err(Error::TooLarge { path: path.into(), what: what.into(), value, limit });
+            }
+        }
+        let arrays = order.into_iter().map(|key| named[key].clone()).collect();
+        Ok(Layout { header, arrays })
+    }
+
+    fn write(&self, writer: &mut impl Write) -> io::Result<()> {
+        writer.write_all(&(self.header.len() as u64).to_le_bytes())?;
+        writer.write_all(self.header.as_bytes())?;
+        self.arrays.iter().try_for_each(|array| bytes::encode(array, |part| writer.write_all(part)))
+    }
+}

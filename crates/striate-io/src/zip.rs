@@ -1,0 +1,261 @@
+//! The part of the zip format that `.npz` and PyTorch files use: stored and deflated members, zip64 when reading.
+//!
+//! The central directory counts; what local headers say about sizes is not believed.
+
+use crate::input::{Input, ReadSeek};
+use crate::{Error, Result};
+use std::io::{self, Read, SeekFrom, Write};
+use std::path::Path;
+
+/// Most members, and most bytes of central directory, that are read.
+const MAX_MEMBERS: u64 = 65_536;
+const MAX_DIRECTORY: u64 = 16 << 20;
+/// Most bytes that the deflated members of an archive may become together.
+const MAX_INFLATED: u64 = 4 << 30;
+
+const END: [u8; 4] = *b"PK\x05\x06";
+const END_64: [u8; 4] = *b"PK\x06\x06";
+const LOCATOR_64: [u8; 4] = *b"PK\x06\x07";
+const CENTRAL: [u8; 4] = *b"PK\x01\x02";
+const LOCAL: [u8; 4] = *b"PK\x03\x04";
+const END_SIZE: usize = 22;
+const LOCAL_SIZE: u64 = 30;
+
+/// One member, as the central directory has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub name: String,
+    method: u16,
+    flags: u16,
+    crc: u32,
+    compressed: u64,
+    size: u64,
+    offset: u64,
+}
+
+/// An archive open for reading.
+pub(crate) struct Archive<'a, R> {
+    input: Input<'a, R>,
+    length: u64,
+    /// What the deflated members may still become.
+    inflatable: u64,
+    pub members: Vec<Member>,
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u64 {
+    u16_at(bytes, at) | u16_at(bytes, at + 2) << 16
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u32_at(bytes, at) | u32_at(bytes, at + 4) << 32
+}
+
+impl<'a, R: ReadSeek> Archive<'a, R> {
+    /// Reads the central directory.
+    pub(crate) fn open(input: Input<'a, R>) -> Result<Self> {
+        let length = input.left;
+        let mut archive = Archive { input, length, inflatable: MAX_INFLATED, members: Vec::new() };
+        let (count, size, offset) = archive.find_directory()?;
+        for (what, value, limit) in
+            [("the number of members", count, MAX_MEMBERS), ("the central directory", size, MAX_DIRECTORY)]
+        {
+            if value > limit {
+                let (path, what) = (archive.input.path.into(), what.into());
+                return Err(Error::TooLarge { path, what, value, limit });
+            }
+        }
+        let directory = archive.read_at(offset, size, "the central directory")?;
+        let mut rest = &directory[..];
+        for _ in 0..count {
+            let member = parse_member(&mut rest).map_err(|why| archive.malformed(why))?;
+            archive.members.push(member);
+        }
+        let packed = archive.members.iter().fold(0u64, |sum, member| sum.saturating_add(member.compressed));
+        if packed > length {
+            return Err(archive.malformed(format!("the members need {packed} bytes, the file has {length}")));
+        }
+        Ok(archive)
+    }
+
+    fn malformed(&self, why: impl Into<String>) -> Error {
+        Error::malformed(self.input.path, "zip", why)
+    }
+
+    fn read_at(&mut self, offset: u64, length: u64, what: &str) -> Result<Vec<u8>> {
+        if offset > self.length {
+            let why = format!("{what} begins at byte {offset}, the file has {}", self.length);
+            return Err(self.malformed(why));
+        }
+        self.input.reader.seek(SeekFrom::Start(offset)).map_err(Error::io(self.input.path, "read"))?;
+        self.input.left = self.length - offset;
+        self.input.take(length, what)
+    }
+
+    /// Number of members, size and offset of the central directory.
+    fn find_directory(&mut self) -> Result<(u64, u64, u64)> {
+        // a comment of at most 65,535 bytes may follow the end record
+        let tail_at = self.length.saturating_sub(END_SIZE as u64 + 65_535);
+        let tail = self.read_at(tail_at, self.length - tail_at, "the end of the archive")?;
+        let is_end =
+            |at: &usize| tail[*at..].starts_with(&END) && u16_at(&tail, at + 20) == (tail.len() - at - END_SIZE) as u64;
+        let last = tail.len().checked_sub(END_SIZE);
+        let Some(at) = last.and_then(|last| (0..=last).rev().find(is_end)) else {
+            return Err(self.malformed("there is no central directory; not a zip file, or cut off"));
+        };
+        let end = &tail[at..];
+        let (count, size, offset) = (u16_at(end, 10), u32_at(end, 12), u32_at(end, 16));
+        if count != 0xffff && size != 0xffff_ffff && offset != 0xffff_ffff {
+            return Ok((count, size, offset));
+        }
+        let Some(locator_at) = (tail_at + at as u64).checked_sub(20) else { return Ok((count, size, offset)) };
+        let locator = self.read_at(locator_at, 20, "the zip64 locator")?;
+        if !locator.starts_with(&LOCATOR_64) {
+            return Ok((count, size, offset));
+        }
+        let end = self.read_at(u64_at(&locator, 8), 56, "the zip64 end record")?;
+        if !end.starts_with(&END_64) {
+            return Err(self.malformed("the zip64 locator points to no zip64 end record"));
+        }
+        Ok((u64_at(&end, 32), u64_at(&end, 40), u64_at(&end, 48)))
+    }
+
+    /// The contents of a member, checked against its CRC.
+    pub(crate) fn read(&mut self, member: &Member) -> Result<Vec<u8>> {
+        let path = self.input.path;
+        let unsupported = |what: String| {
+            let instead = "save it again uncompressed and unencrypted".into();
+            Error::Unsupported { path: path.into(), what: format!("{what} (member {})", member.name), instead }
+        };
+        if member.flags & 1 != 0 {
+            return Err(unsupported("encryption".into()));
+        }
+        let local = self.read_at(member.offset, LOCAL_SIZE, &member.name)?;
+        if !local.starts_with(&LOCAL) {
+            return Err(self.malformed(format!("member {} is not where the directory says", member.name)));
+        }
+        let start = member.offset + LOCAL_SIZE + u16_at(&local, 26) + u16_at(&local, 28);
+        let packed = self.read_at(start, member.compressed, &member.name)?;
+        let bytes = match member.method {
+            0 => packed,
+            8 if member.size > self.inflatable => {
+                let what = format!("member {}, uncompressed,", member.name);
+                return Err(Error::TooLarge { path: path.into(), what, value: member.size, limit: self.inflatable });
+            }
+            8 => {
+                self.inflatable -= member.size;
+                // grows with what comes out, not with what is declared
+                let mut bytes = Vec::new();
+                let inflater = flate2::read::DeflateDecoder::new(&packed[..]);
+                let done = inflater.take(member.size + 1).read_to_end(&mut bytes);
+                done.map_err(|e| self.malformed(format!("member {}: {e}", member.name)))?;
+                bytes
+            }
+            other => return Err(unsupported(format!("compression method {other}"))),
+        };
+        if bytes.len() as u64 != member.size {
+            let why = format!("member {} declares {} bytes, it has {}", member.name, member.size, bytes.len());
+            return Err(self.malformed(why));
+        }
+        let computed = crc32fast::hash(&bytes);
+        if computed != member.crc {
+            let what = format!("member {}", member.name);
+            return Err(Error::Checksum { path: path.into(), what, stored: member.crc, computed });
+        }
+        Ok(bytes)
+    }
+}
+
+/// Takes one entry off the central directory.
+fn parse_member(rest: &mut &[u8]) -> Result<Member, String> {
+    let cut = "the central directory is cut off";
+    let fixed = rest.get(..46).ok_or(cut)?;
+    if !fixed.starts_with(&CENTRAL) {
+        return Err("the central directory is damaged".into());
+    }
+    let [name, extra, comment] = [28, 30, 32].map(|at| u16_at(fixed, at) as usize);
+    let variable = rest.get(46..46 + name + extra + comment).ok_or(cut)?;
+    let (name, mut extra) = (&variable[..name], &variable[name..name + extra]);
+    let mut member = Member {
+        name: String::from_utf8(name.to_vec()).map_err(|_| "a member's name is not UTF-8")?,
+        flags: u16_at(fixed, 8) as u16,
+        method: u16_at(fixed, 10) as u16,
+        crc: u32_at(fixed, 16) as u32,
+        compressed: u32_at(fixed, 20),
+        size: u32_at(fixed, 24),
+        offset: u32_at(fixed, 42),
+    };
+    // The zip64 field has, in this order, those that are all ones above.
+    while extra.len() >= 4 {
+        let (id, length) = (u16_at(extra, 0), u16_at(extra, 2) as usize);
+        let mut field = extra.get(4..4 + length).ok_or("an extra field is cut off")?;
+        if id == 1 {
+            for value in [&mut member.size, &mut member.compressed, &mut member.offset] {
+                if *value == 0xffff_ffff {
+                    *value = u64_at(field.get(..8).ok_or("a zip64 field is cut off")?, 0);
+                    field = &field[8..];
+                }
+            }
+        }
+        extra = &extra[4 + length..];
+    }
+    *rest = &rest[46 + variable.len()..];
+    Ok(member)
+}
+
+/// Writes an archive of stored members, without times, so that its bytes are a function of its contents.
+pub(crate) struct ArchiveWriter<'a, W> {
+    path: &'a Path,
+    writer: W,
+    offset: u64,
+    directory: Vec<u8>,
+    count: u16,
+}
+
+impl<'a, W: Write> ArchiveWriter<'a, W> {
+    pub(crate) fn new(path: &'a Path, writer: W) -> Self {
+        ArchiveWriter { path, writer, offset: 0, directory: Vec::new(), count: 0 }
+    }
+
+    /// Adds a member.
+    pub(crate) fn add(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let too_large = |what: &str| {
+            let message = format!("{}: {what} is too large for a zip file of 32 bits", self.path.display());
+            io::Error::new(io::ErrorKind::FileTooLarge, message)
+        };
+        let name_length = u16::try_from(name.len()).map_err(|_| too_large("a name"))?;
+        let size_32 = u32::try_from(bytes.len()).map_err(|_| too_large(name))?;
+        let offset_32 = u32::try_from(self.offset).map_err(|_| too_large("the archive"))?;
+        self.count = self.count.checked_add(1).ok_or_else(|| too_large("the number of members"))?;
+        // version 2.0, UTF-8 name, stored, 1 January 1980 0:00
+        let mut common = [20u16, 0x800, 0, 0, 0x21].map(u16::to_le_bytes).concat();
+        common.extend([crc32fast::hash(bytes), size_32, size_32].map(u32::to_le_bytes).concat());
+        common.extend(name_length.to_le_bytes());
+        common.extend([0, 0]);
+        let local = [&LOCAL[..], &common, name.as_bytes()].concat();
+        self.writer.write_all(&local)?;
+        self.writer.write_all(bytes)?;
+        // made by version 2.0; no comment, first disk, no attributes
+        self.directory.extend([&CENTRAL[..], &20u16.to_le_bytes(), &common, &[0; 10]].concat());
+        self.directory.extend(offset_32.to_le_bytes());
+        self.directory.extend(name.as_bytes());
+        self.offset += local.len() as u64 + bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes the central directory.
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        let too_large =
+            |_| io::Error::new(io::ErrorKind::FileTooLarge, "the archive is too large for a zip of 32 bits");
+        let mut end = END.to_vec();
+        end.extend([0, 0, self.count, self.count].map(u16::to_le_bytes).concat());
+        end.extend(u32::try_from(self.directory.len()).map_err(too_large)?.to_le_bytes());
+        end.extend(u32::try_from(self.offset).map_err(too_large)?.to_le_bytes());
+        end.extend([0, 0]);
+        self.writer.write_all(&self.directory)?;
+        self.writer.write_all(&end)
+    }
+}
