@@ -18,7 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
+
+warnings.filterwarnings("ignore", category=DeprecationWarning)  # of torch.onnx.export's own past
 
 BINARY = Path(__file__).resolve().parents[2] / "target/release/striate"
 # (channels, side, classes) where a model does not take 3 x 224 x 224 and know 1000 classes
