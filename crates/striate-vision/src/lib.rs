@@ -1,2 +1,5 @@
-//! striate-vision.
+//! Pictures for striate: data sets, transforms, loaders and metrics.
 #![forbid(unsafe_code)]
+
+pub mod data;
+pub mod transforms;

@@ -1,0 +1,47 @@
+//! From files to batches.
+//!
+//! [`open_dataset`] and [`open_embedded`] give a [`DatasetSource`] with its parts; an [`ImageLoader`] makes batches of a part.
+//! Data of one's own comes in by implementing [`Dataset`] (pictures) or [`DataLoader`] (batches).
+//!
+//! ```
+//! use std::sync::Arc;
+//! use striate_vision::data::{DataLoader, ImageLoader, LoaderOptions, Pipeline, open_embedded};
+//! use striate_vision::transforms::{Compose, Normalize, RandomHorizontalFlip};
+//!
+//! let source = open_embedded()?;
+//! let pipeline = Pipeline::new(Normalize::new(&[0.286], &[0.353])?).augment(Compose::new().then(RandomHorizontalFlip::new(0.5)));
+//! let options = LoaderOptions { batch: 64, shuffle: true, workers: 1, ..LoaderOptions::default() };
+//! let mut loader = ImageLoader::new(source.train.unwrap(), pipeline, options)?;
+//! loader.start(0, 0)?;
+//! let batch = loader.next_batch()?.unwrap();
+//! assert_eq!(batch.shape, [64, 1, 28, 28]);
+//! # Ok::<(), striate_vision::data::DataError>(())
+//! ```
+
+mod cifar;
+mod dataset;
+mod error;
+mod folder;
+mod idx;
+mod loader;
+mod names;
+mod picture;
+mod pipeline;
+mod queue;
+mod source;
+mod split;
+mod stats;
+
+pub use dataset::{Dataset, MemoryDataset, Sample, Subset, class_counts, labels_of};
+pub use error::{DataError, PictureError, Result};
+pub use folder::FolderDataset;
+pub use idx::{IdxArray, IdxKind, read_idx, read_idx_file};
+pub use loader::{BadPictures, Batch, DataLoader, ImageLoader, LoaderOptions, Skipped};
+pub use names::{CIFAR10, FASHION_MNIST};
+pub use picture::{Image, MAX_BYTES, MAX_PIXELS, MAX_SIDE, PictureInfo, luma, probe};
+pub use pipeline::Pipeline;
+pub use source::{
+    DatasetKind, DatasetSource, EMBEDDED_LICENSE, cache_folder, known_names, open_dataset, open_embedded, open_path,
+};
+pub use split::{split_dataset, stratified_split};
+pub use stats::{ChannelStats, channel_stats};

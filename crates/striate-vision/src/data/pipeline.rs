@@ -1,0 +1,94 @@
+//! What happens to one sample: its bytes are changed, then become values in the batch.
+
+use super::dataset::Dataset;
+use super::error::{DataError, Result, panic_message};
+use super::picture::Image;
+use crate::transforms::{
+    Compose, Draws, Layout, Normalize, Preprocess, RandomErasing, Scratch, Transform, TransformError,
+};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The way of a sample into a batch: convert to the channels of `normalize`, transform as bytes, normalise, erase.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// On bytes, random or not.
+    pub transforms: Compose,
+    /// Makes values of bytes; also says how many channels there are.
+    pub normalize: Normalize,
+    /// On values.
+    pub erasing: Option<RandomErasing>,
+    /// The order of the batch's values.
+    pub layout: Layout,
+}
+
+impl Pipeline {
+    /// Only normalisation, [N, C, H, W].
+    pub fn new(normalize: Normalize) -> Self {
+        Self { transforms: Compose::new(), normalize, erasing: None, layout: Layout::Nchw }
+    }
+
+    /// The preprocessing of evaluation and prediction.
+    ///
+    /// # Errors
+    /// As [`Preprocess::check`].
+    pub fn evaluation(preprocess: &Preprocess) -> Result<Self> {
+        preprocess.check()?;
+        Ok(Self::new(preprocess.normalize()?).augment(preprocess.transforms()))
+    }
+
+    /// With these transforms on bytes.
+    pub fn augment(self, transforms: Compose) -> Self {
+        Self { transforms, ..self }
+    }
+
+    /// With random erasing.
+    pub fn erasing(self, erasing: RandomErasing) -> Self {
+        Self { erasing: Some(erasing), ..self }
+    }
+
+    /// With another order of values.
+    pub fn layout(self, layout: Layout) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// Reads and transforms a sample into `image`; gives its label.
+    pub(crate) fn load(
+        &self,
+        dataset: &dyn Dataset,
+        index: usize,
+        image: &mut Image,
+        draws: &mut Draws,
+        scratch: &mut Scratch,
+    ) -> Result<usize> {
+        let loaded = catch_unwind(AssertUnwindSafe(|| {
+            let label = dataset.get_into(index, image)?;
+            let classes = dataset.class_count();
+            if label >= classes {
+                return Err(DataError::SampleLabel { name: dataset.name(index), label, classes });
+            }
+            image.convert(self.normalize.channels());
+            let transformed = self.transforms.apply(image, draws, scratch);
+            transformed.map_err(|reason| DataError::Transform { name: dataset.name(index), reason })?;
+            image.convert(self.normalize.channels());
+            Ok(label)
+        }));
+        loaded.unwrap_or_else(|payload| {
+            let message = panic_message(payload.as_ref());
+            Err(DataError::WorkerPanic { name: dataset.name(index), message })
+        })
+    }
+
+    /// Writes a loaded sample's values.
+    pub(crate) fn write(&self, image: &Image, values: &mut [f32], draws: &mut Draws) {
+        self.normalize.write(image, self.layout, values);
+        if let Some(erasing) = &self.erasing {
+            erasing.apply(values, [image.channels, image.height, image.width], self.layout, draws);
+        }
+    }
+}
+
+impl From<TransformError> for DataError {
+    fn from(error: TransformError) -> Self {
+        DataError::Config(error.0)
+    }
+}

@@ -1,0 +1,314 @@
+//! Where data comes from: a path, the name of a well-known set, or the binary itself. What it is, is seen from the files.
+
+use super::cifar::{find_cifar, load_cifar};
+use super::dataset::Dataset;
+use super::error::{DataError, Result, did_you_mean};
+use super::folder::{FolderDataset, Listing, open_folder};
+use super::idx::{IdxKind, MemoryParts, find_idx, is_idx_name, load_idx, read_idx};
+use super::names;
+use super::picture::PictureInfo;
+use super::split::split_dataset;
+use crate::data::MemoryDataset;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What a data set was seen to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatasetKind {
+    /// The part of Fashion-MNIST that is inside the binary.
+    Embedded,
+    /// IDX files.
+    Idx,
+    /// CIFAR-10's binary files.
+    Cifar10,
+    /// CIFAR-100's binary files.
+    Cifar100,
+    /// A folder for each class.
+    Folder,
+}
+
+impl std::fmt::Display for DatasetKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            DatasetKind::Embedded => "the data set inside the binary",
+            DatasetKind::Idx => "IDX files",
+            DatasetKind::Cifar10 => "CIFAR-10 binaries",
+            DatasetKind::Cifar100 => "CIFAR-100 binaries",
+            DatasetKind::Folder => "a folder per class",
+        })
+    }
+}
+
+/// An opened data set with the parts that it has.
+pub struct DatasetSource {
+    /// What it is.
+    pub kind: DatasetKind,
+    /// Where it is; nothing for the embedded one.
+    pub path: Option<PathBuf>,
+    /// Names of the classes.
+    pub class_names: Vec<String>,
+    /// The part to train on.
+    pub train: Option<Arc<dyn Dataset>>,
+    /// The part that decides which weights are best.
+    pub val: Option<Arc<dyn Dataset>>,
+    /// The part that is read once, at the end.
+    pub test: Option<Arc<dyn Dataset>>,
+    /// Channels of the pictures: 1 if all (of a folder: of those looked at) are grey.
+    pub channels: usize,
+    /// Height and width where all pictures are known to have one size.
+    pub fixed_size: Option<[usize; 2]>,
+    /// Sizes of up to 64 pictures, spread over the training part.
+    pub probed: Vec<PictureInfo>,
+    /// Remarks for the user, such as files that were left out.
+    pub notes: Vec<String>,
+}
+
+impl std::fmt::Debug for DatasetSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let len = |part: &Option<Arc<dyn Dataset>>| part.as_ref().map(|d| d.len());
+        f.debug_struct("DatasetSource")
+            .field("kind", &self.kind)
+            .field("path", &self.path)
+            .field("classes", &self.class_names)
+            .field("train", &len(&self.train))
+            .field("val", &len(&self.val))
+            .field("test", &len(&self.test))
+            .field("channels", &self.channels)
+            .field("fixed_size", &self.fixed_size)
+            .field("notes", &self.notes)
+            .finish()
+    }
+}
+
+impl DatasetSource {
+    /// The training and the validation part. Without a validation part of its own, a stratified `fraction` of the training
+    /// part is held back; the test part is never used for this.
+    ///
+    /// # Errors
+    /// [`DataError::NoPictures`] without a training part, and as [`split_dataset`].
+    pub fn train_and_val(&self, fraction: f64, seed: u64) -> Result<(Arc<dyn Dataset>, Arc<dyn Dataset>)> {
+        let Some(train) = &self.train else {
+            let path = self.path.clone().unwrap_or_default();
+            return Err(DataError::NoPictures { path, detail: ": there is no training part (a folder train/)".into() });
+        };
+        if let Some(val) = &self.val {
+            return Ok((train.clone(), val.clone()));
+        }
+        let (train, val) = split_dataset(train, fraction, seed)?;
+        Ok((Arc::new(train), Arc::new(val)))
+    }
+
+    /// The part to judge a finished model by: (its name, the part): test, else val, else train.
+    pub fn evaluation_part(&self) -> Option<(&'static str, Arc<dyn Dataset>)> {
+        let parts = [("test", &self.test), ("val", &self.val), ("train", &self.train)];
+        parts.into_iter().find_map(|(name, part)| Some((name, part.as_ref()?.clone())))
+    }
+
+    fn of_memory(kind: DatasetKind, path: Option<PathBuf>, parts: MemoryParts) -> Result<Self> {
+        let mut shape = None;
+        let mut class_names = Vec::new();
+        for part in [&parts.train, &parts.val, &parts.test].into_iter().flatten() {
+            if *shape.get_or_insert(part.shape()) != part.shape() {
+                let path = path.clone().unwrap_or_default();
+                let what =
+                    format!("pictures of {:?}, while another part has {:?}", part.shape(), shape.unwrap_or_default());
+                return Err(DataError::Header { file: path, what });
+            }
+            class_names = part.class_names();
+        }
+        let [height, width, channels] = shape.unwrap_or_default();
+        if class_names.len() == 1 {
+            return Err(DataError::OneClass { path: path.unwrap_or_default(), class: class_names.remove(0) });
+        }
+        let share = |part: Option<MemoryDataset>| part.map(|p| Arc::new(p) as Arc<dyn Dataset>);
+        Ok(Self {
+            kind,
+            path,
+            class_names,
+            train: share(parts.train),
+            val: share(parts.val),
+            test: share(parts.test),
+            channels,
+            fixed_size: Some([height, width]),
+            probed: vec![PictureInfo { width, height, channels }],
+            notes: Vec::new(),
+        })
+    }
+}
+
+/// Where a set known by name comes from.
+const NAMED: [(&str, &str); 4] = [
+    ("fashion-mnist", "Debian's and Ubuntu's package dataset-fashion-mnist has it"),
+    ("mnist", "Its four IDX files (train-images-idx3-ubyte, …) are needed there"),
+    ("cifar10", "Its binary version (data_batch_1.bin to data_batch_5.bin, test_batch.bin) is needed there"),
+    ("cifar100", "Its binary version (train.bin, test.bin, fine_label_names.txt) is needed there"),
+];
+
+/// Names that [`open_dataset`] knows besides paths.
+pub fn known_names() -> impl Iterator<Item = &'static str> {
+    NAMED.iter().map(|(name, _)| *name)
+}
+
+/// The folder for downloaded data: `STRIATE_CACHE`, else `striate` in `XDG_CACHE_HOME`, else `~/.cache/striate`.
+pub fn cache_folder() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    set("STRIATE_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|p| p.join("striate")))
+        .or_else(|| set("HOME").map(|p| p.join(".cache").join("striate")))
+}
+
+/// Opens a data set by path or by name. Nothing is ever downloaded.
+///
+/// A name (`fashion-mnist`, `mnist`, `cifar10`, `cifar100`) is looked up where Debian's packages put data sets and in
+/// [`cache_folder`]; a path may be a folder, or one of the IDX or CIFAR files of it. Kinds: [`DatasetKind`].
+///
+/// # Errors
+/// [`DataError::NamedSetMissing`], [`DataError::UnknownFormat`] with what was tried, and what each format can say.
+pub fn open_dataset(data: &str) -> Result<DatasetSource> {
+    let path = Path::new(data);
+    if let Some((name, origin)) = NAMED.iter().find(|(name, _)| *name == data) {
+        return open_named(name, origin);
+    }
+    if !path.exists() {
+        let hint = did_you_mean(data, known_names());
+        return Err(DataError::NotFound { path: path.to_path_buf(), hint });
+    }
+    open_path(path)
+}
+
+fn open_named(name: &str, origin: &str) -> Result<DatasetSource> {
+    let mut looked: Vec<PathBuf> =
+        ["/usr/share/datasets", "/usr/local/share/datasets"].iter().map(|p| Path::new(p).join(name)).collect();
+    looked.extend(cache_folder().map(|p| p.join(name)));
+    looked.push(PathBuf::from(name));
+    match looked.iter().find(|p| p.is_dir()) {
+        Some(found) => open_path(found),
+        None => {
+            let origin = format!("{origin}; `striate data fetch {name}` downloads it");
+            Err(DataError::NamedSetMissing { name: name.to_string(), looked, origin })
+        }
+    }
+}
+
+/// As [`open_dataset`], but never a name.
+///
+/// # Errors
+/// As [`open_dataset`].
+pub fn open_path(path: &Path) -> Result<DatasetSource> {
+    let is_bin = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("bin"));
+    let folder = match path.parent() {
+        Some(parent) if path.is_file() && (is_idx_name(path) || is_bin) => {
+            if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            }
+        }
+        _ if path.is_file() => return Err(not_a_set(path)),
+        _ => path,
+    };
+    let mut tried = Vec::new();
+    let listing = Listing::read(folder)?;
+    let files: Vec<PathBuf> = listing.files.iter().map(|f| folder.join(f)).collect();
+
+    if let Some(found) = find_idx(&files)? {
+        let parts = load_idx(folder, &found)?;
+        return DatasetSource::of_memory(DatasetKind::Idx, Some(folder.to_path_buf()), parts);
+    }
+    tried.push(
+        "IDX: no file called as train-images-idx3-ubyte or t10k-images-idx3-ubyte (with or without .gz)".to_string(),
+    );
+
+    for inner in ["", "cifar-10-batches-bin", "cifar-100-binary"] {
+        let inside = folder.join(inner);
+        let files = if inner.is_empty() {
+            files.clone()
+        } else if inside.is_dir() {
+            Listing::read(&inside)?.files.iter().map(|f| inside.join(f)).collect()
+        } else {
+            continue;
+        };
+        if let Some(found) = find_cifar(&inside, &files) {
+            let kind = if found.classes == 10 { DatasetKind::Cifar10 } else { DatasetKind::Cifar100 };
+            return DatasetSource::of_memory(kind, Some(folder.to_path_buf()), load_cifar(&found)?);
+        }
+    }
+    tried.push(if listing.files.iter().any(|f| f == "data_batch_1") {
+        "CIFAR: this is the version for Python, made of pickles; get the binary version".to_string()
+    } else {
+        "CIFAR binaries: no data_batch_*.bin, test_batch.bin, train.bin or test.bin".to_string()
+    });
+
+    match open_folder(folder, &listing)? {
+        Ok(parts) => Ok(of_folder(folder, parts)),
+        Err(why) => {
+            tried.push(format!("a folder per class: {why}"));
+            Err(DataError::UnknownFormat { path: folder.to_path_buf(), tried })
+        }
+    }
+}
+
+fn not_a_set(path: &Path) -> DataError {
+    let tried = vec![
+        "it is a single file; give the folder of the data set, or an IDX or CIFAR file by its usual name".to_string(),
+    ];
+    DataError::UnknownFormat { path: path.to_path_buf(), tried }
+}
+
+fn of_folder(folder: &Path, parts: super::folder::FolderParts) -> DatasetSource {
+    let first = parts.train.as_ref().or(parts.val.as_ref()).or(parts.test.as_ref());
+    let probed = first.map(|set| set.probe(64)).unwrap_or_default();
+    let class_names = first.map(Dataset::class_names).unwrap_or_default();
+    let channels = if !probed.is_empty() && probed.iter().all(|p| p.channels == 1) { 1 } else { 3 };
+    let share = |part: Option<FolderDataset>| part.map(|p| Arc::new(p) as Arc<dyn Dataset>);
+    DatasetSource {
+        kind: DatasetKind::Folder,
+        path: Some(folder.to_path_buf()),
+        class_names,
+        train: share(parts.train),
+        val: share(parts.val),
+        test: share(parts.test),
+        channels,
+        fixed_size: None,
+        probed,
+        notes: parts.notes,
+    }
+}
+
+/// The data set inside the binary: of Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, MIT licence) the first 600 training and the
+/// first 100 test pictures of each class.
+///
+/// # Errors
+/// None in a sound build; a damaged binary gives what [`read_idx`] gives.
+pub fn open_embedded() -> Result<DatasetSource> {
+    let part = |name: &str, images: &[u8], labels: &[u8]| -> Result<MemoryDataset> {
+        let images = read_idx(images, Path::new("embedded images"), IdxKind::Images)?;
+        let labels = read_idx(labels, Path::new("embedded labels"), IdxKind::Labels)?;
+        let class_names = names::FASHION_MNIST.map(String::from).to_vec();
+        MemoryDataset::new(
+            [28, 28, 1],
+            images.data,
+            labels.data,
+            class_names,
+            format!("embedded Fashion-MNIST, {name}"),
+        )
+    };
+    let train = part(
+        "train",
+        include_bytes!("../../assets/train-images-idx3-ubyte.gz"),
+        include_bytes!("../../assets/train-labels-idx1-ubyte.gz"),
+    )?;
+    let test = part(
+        "test",
+        include_bytes!("../../assets/t10k-images-idx3-ubyte.gz"),
+        include_bytes!("../../assets/t10k-labels-idx1-ubyte.gz"),
+    )?;
+    DatasetSource::of_memory(
+        DatasetKind::Embedded,
+        None,
+        MemoryParts { train: Some(train), val: None, test: Some(test) },
+    )
+}
+
+/// Licence of the data set inside the binary.
+pub const EMBEDDED_LICENSE: &str = include_str!("../../assets/LICENSE-Fashion-MNIST");

@@ -1,0 +1,244 @@
+//! Resampling to the bit as PIL does it: antialiased, in 22-bit fixed point, columns first.
+
+use super::{Draws, Scratch, Transform, TransformError};
+use crate::data::Image;
+use serde::{Deserialize, Serialize};
+
+/// How values between pixels are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Interpolation {
+    /// The pixel that is hit.
+    Nearest,
+    /// A triangle over 2 pixels, wider where the picture shrinks.
+    #[default]
+    Bilinear,
+    /// Keys' cubic (1981) with a = -1/2 over 4 pixels, wider where the picture shrinks.
+    Bicubic,
+}
+
+/// Bits behind the point: 8 are for the pixel, 2 for overshoot of the cubic.
+const PRECISION_BITS: u32 = 32 - 8 - 2;
+
+/// Taps of one axis: `weights[bounds[i].2..]` are `bounds[i].1` weights for the pixels from `bounds[i].0` on.
+#[derive(Debug, Default)]
+struct Taps {
+    bounds: Vec<(usize, usize, usize)>,
+    weights: Vec<i32>,
+    raw: Vec<f64>,
+    /// What the taps are for, so that pictures of one size share them.
+    key: Option<(usize, usize, Interpolation)>,
+}
+
+impl Taps {
+    fn prepare(&mut self, input: usize, output: usize, filter: Interpolation) {
+        if self.key == Some((input, output, filter)) {
+            return;
+        }
+        self.key = Some((input, output, filter));
+        self.bounds.clear();
+        self.weights.clear();
+        let support = if filter == Interpolation::Bicubic { 2.0 } else { 1.0 };
+        let scale = input as f64 / output as f64;
+        let filter_scale = scale.max(1.0);
+        let support = support * filter_scale;
+        for i in 0..output {
+            let center = (i as f64 + 0.5) * scale;
+            let first = (center - support + 0.5).max(0.0) as usize;
+            let end = ((center + support + 0.5) as usize).min(input);
+            self.raw.clear();
+            self.raw.extend((first..end).map(|x| weight(filter, (x as f64 - center + 0.5) * (1.0 / filter_scale))));
+            let sum: f64 = self.raw.iter().sum();
+            self.bounds.push((first, end - first, self.weights.len()));
+            self.weights.extend(self.raw.iter().map(|w| {
+                let w = if sum == 0.0 { *w } else { w / sum } * f64::from(1u32 << PRECISION_BITS);
+                (w + if w < 0.0 { -0.5 } else { 0.5 }) as i32
+            }));
+        }
+    }
+}
+
+fn weight(filter: Interpolation, x: f64) -> f64 {
+    let x = x.abs();
+    if filter != Interpolation::Bicubic {
+        return (1.0 - x).max(0.0);
+    }
+    const A: f64 = -0.5;
+    if x < 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+    } else {
+        0.0
+    }
+}
+
+/// Buffers of [`resize`].
+#[derive(Debug, Default)]
+pub(crate) struct ResizeScratch {
+    columns: Taps,
+    rows: Taps,
+    between: Image,
+    sums: Vec<i32>,
+}
+
+#[inline]
+fn clip(sum: i32) -> u8 {
+    (sum >> PRECISION_BITS).clamp(0, 255) as u8
+}
+
+const HALF: i32 = 1 << (PRECISION_BITS - 1);
+
+/// Each row of [H, W, C] becomes `taps` pixels; rows are those from `first` on, `out.height` of them.
+fn resample_columns<const C: usize>(source: &Image, first: usize, taps: &Taps, out: &mut Image) {
+    let rows = source.data.chunks_exact(source.width * C).skip(first);
+    for (row, target) in rows.zip(out.data.chunks_exact_mut(taps.bounds.len() * C)) {
+        for (&(start, count, at), pixel) in taps.bounds.iter().zip(target.chunks_exact_mut(C)) {
+            let mut sums = [HALF; C];
+            let weights = &taps.weights[at..at + count];
+            for (values, &w) in row[start * C..(start + count) * C].chunks_exact(C).zip(weights) {
+                for c in 0..C {
+                    sums[c] += i32::from(values[c]) * w;
+                }
+            }
+            for c in 0..C {
+                pixel[c] = clip(sums[c]);
+            }
+        }
+    }
+}
+
+fn resample_rows(source: &Image, first: usize, taps: &Taps, sums: &mut Vec<i32>, out: &mut Image) {
+    let pitch = source.width * source.channels;
+    for (&(start, count, at), target) in taps.bounds.iter().zip(out.data.chunks_exact_mut(pitch)) {
+        sums.clear();
+        sums.resize(pitch, HALF);
+        for (k, &w) in taps.weights[at..at + count].iter().enumerate() {
+            let row = &source.data[(start - first + k) * pitch..][..pitch];
+            for (sum, &value) in sums.iter_mut().zip(row) {
+                *sum += i32::from(value) * w;
+            }
+        }
+        for (byte, &sum) in target.iter_mut().zip(sums.iter()) {
+            *byte = clip(sum);
+        }
+    }
+}
+
+fn resize_nearest(image: &mut Image, width: usize, height: usize, spare: &mut Image) {
+    let c = image.channels;
+    spare.reshape(width, height, c);
+    // The source positions are added up, not multiplied: so are PIL's, and the last bit decides at exact halves.
+    let positions = |input: usize, output: usize| {
+        let step = input as f64 / output as f64;
+        let mut at = step * 0.5;
+        let mut list = Vec::with_capacity(output);
+        for _ in 0..output {
+            list.push((at as usize).min(input - 1));
+            at += step;
+        }
+        list
+    };
+    let (columns, rows) = (positions(image.width, width), positions(image.height, height));
+    for (&y, target) in rows.iter().zip(spare.data.chunks_exact_mut(width * c)) {
+        let row = &image.data[y * image.width * c..][..image.width * c];
+        for (&x, pixel) in columns.iter().zip(target.chunks_exact_mut(c)) {
+            pixel.copy_from_slice(&row[x * c..x * c + c]);
+        }
+    }
+    std::mem::swap(image, spare);
+}
+
+/// Resizes to `width` x `height`, as `PIL.Image.resize`: antialiased, except for nearest.
+pub fn resize(image: &mut Image, width: usize, height: usize, interpolation: Interpolation, scratch: &mut Scratch) {
+    let (width, height) = (width.max(1), height.max(1));
+    if (image.width, image.height) == (width, height) {
+        return;
+    }
+    if interpolation == Interpolation::Nearest {
+        return resize_nearest(image, width, height, &mut scratch.spare);
+    }
+    let ResizeScratch { columns, rows, between, sums } = &mut scratch.resize;
+    rows.prepare(image.height, height, interpolation);
+    if image.width != width {
+        columns.prepare(image.width, width, interpolation);
+        // Only the rows that the second pass reads.
+        let first = rows.bounds[0].0;
+        let last = rows.bounds.last().map_or(0, |b| b.0 + b.1);
+        let (first, last) = if image.height == height { (0, height) } else { (first, last) };
+        between.reshape(width, last - first, image.channels);
+        match image.channels {
+            1 => resample_columns::<1>(image, first, columns, between),
+            _ => resample_columns::<3>(image, first, columns, between),
+        }
+        if image.height == height {
+            std::mem::swap(image, between);
+            return;
+        }
+        scratch.spare.reshape(width, height, image.channels);
+        resample_rows(between, first, rows, sums, &mut scratch.spare);
+    } else {
+        scratch.spare.reshape(width, height, image.channels);
+        resample_rows(image, 0, rows, sums, &mut scratch.spare);
+    }
+    std::mem::swap(image, &mut scratch.spare);
+}
+
+/// The size that [`Resize`] goes for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResizeTo {
+    /// The shorter side gets this length, the other keeps the proportion (rounded down).
+    Shorter(usize),
+    /// Height and width, whatever the proportion.
+    Exact([usize; 2]),
+}
+
+impl ResizeTo {
+    /// Width and height that a picture of this width and height gets.
+    pub fn target(&self, width: usize, height: usize) -> (usize, usize) {
+        match *self {
+            ResizeTo::Exact([h, w]) => (w, h),
+            ResizeTo::Shorter(side) => {
+                let (short, long) = (width.min(height), width.max(height));
+                // Capped, so that a picture of 1 x 30000 pixels does not become an enormous one.
+                let long = ((side * long) as f64 / short as f64).min(32_768.0) as usize;
+                if width <= height { (side, long.max(side)) } else { (long.max(side), side) }
+            }
+        }
+    }
+}
+
+/// `torchvision.transforms.Resize`, bilinear with antialias unless said otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resize {
+    /// The size to go for.
+    pub to: ResizeTo,
+    /// How to resample.
+    pub interpolation: Interpolation,
+}
+
+impl Resize {
+    /// The shorter side to this length.
+    pub fn new(side: usize) -> Self {
+        Self { to: ResizeTo::Shorter(side), interpolation: Interpolation::Bilinear }
+    }
+
+    /// To exactly this height and width.
+    pub fn exact(height: usize, width: usize) -> Self {
+        Self { to: ResizeTo::Exact([height, width]), interpolation: Interpolation::Bilinear }
+    }
+
+    /// With another interpolation.
+    pub fn interpolation(self, interpolation: Interpolation) -> Self {
+        Self { interpolation, ..self }
+    }
+}
+
+impl Transform for Resize {
+    fn apply(&self, image: &mut Image, _: &mut Draws, scratch: &mut Scratch) -> Result<(), TransformError> {
+        let (width, height) = self.to.target(image.width, image.height);
+        resize(image, width, height, self.interpolation, scratch);
+        Ok(())
+    }
+}
