@@ -28,7 +28,7 @@ mod verify;
 pub use array::{Array, Buffer, Element};
 pub use dtype::DType;
 pub use error::{Error, Result, ShapeError};
-pub use graph::{Graph, Mode, Node, NodeId, Origin};
+pub use graph::{Graph, Mode, Node, NodeId, Origin, nearest};
 pub use op::{ConvAttrs, HostFunction, Op, RandomKind};
 pub use param::{ParamKind, Parameter};
 pub use shape::Shape;
@@ -37,3 +37,6 @@ pub use tensor::{Scope, Tensor, Trace};
 pub use striate_kernels::kinds::{
     AvgDivisor, BinaryKind, Interpolation, PadMode, ReduceKind, ResizeSpec, UnaryKind, UpdateKind, Windows,
 };
+
+/// Counter-based random numbers, for initial values and augmentation.
+pub use striate_kernels::rng;

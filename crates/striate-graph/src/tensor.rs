@@ -96,6 +96,11 @@ impl Trace {
         self.0.borrow().scopes.last().cloned().unwrap_or_else(|| "".into())
     }
 
+    /// How many layers have been entered and not left; 0 outside layers.
+    pub fn depth(&self) -> usize {
+        self.0.borrow().scopes.len()
+    }
+
     /// Calls registered Rust code; see [`Op::HostCall`]. Gives one tensor an output.
     #[track_caller]
     pub fn host_call(

@@ -1,0 +1,234 @@
+//! Batch normalisation (Ioffe, Szegedy 2015).
+
+use crate::show::{python_bool, python_float};
+use crate::{Draw, Module, Path, display_module, visit_fields};
+use striate_graph::{Array, DType, Mode, Op, Parameter, Tensor, UpdateKind};
+
+/// What both batch norms are.
+#[derive(Debug)]
+struct Norm {
+    class: &'static str,
+    num_features: usize,
+    eps: f64,
+    momentum: Option<f64>,
+}
+
+/// Mean and variance over all batches so far, as cells.
+#[derive(Debug, Clone)]
+pub struct RunningStats {
+    /// `[C]`, starts at 0.
+    pub running_mean: Parameter,
+    /// `[C]`, unbiased, starts at 1.
+    pub running_var: Parameter,
+    /// Number of batches seen, i64.
+    pub num_batches_tracked: Parameter,
+}
+
+impl RunningStats {
+    pub(super) fn new(channels: usize) -> RunningStats {
+        RunningStats {
+            running_mean: Parameter::buffer(Array::full([channels], 0f32)),
+            running_var: Parameter::buffer(Array::full([channels], 1f32)),
+            num_batches_tracked: Parameter::buffer(Array::scalar(0i64)),
+        }
+    }
+
+    pub(super) fn reset(&self) {
+        self.running_mean.update(|a| *a = Array::full(a.shape(), 0f32));
+        self.running_var.update(|a| *a = Array::full(a.shape(), 1f32));
+        self.num_batches_tracked.update(|a| *a = Array::scalar(0i64));
+    }
+
+    /// Records the updates by the statistics of this batch: `mean` and unbiased `variance`, both `[C]`.
+    #[track_caller]
+    pub(super) fn record(&self, mean: &Tensor, variance: &Tensor, momentum: Option<f64>) {
+        let trace = mean.trace();
+        let decay = match momentum {
+            Some(momentum) => trace.constant(Array::full([1], (1.0 - momentum) as f32)),
+            // A cumulative average: batch number n counts for 1 / n.
+            None => {
+                let seen = trace.parameter(&self.num_batches_tracked).cast(DType::F32).reshape([1]);
+                &seen / (&seen + 1.0)
+            }
+        };
+        trace.update(&self.running_mean, &[], UpdateKind::Average, &[mean, &decay]);
+        trace.update(&self.running_var, &[], UpdateKind::Average, &[variance, &decay]);
+        trace.update(&self.num_batches_tracked, &[], UpdateKind::Accumulate, &[&trace.constant(Array::scalar(1i64))]);
+    }
+}
+
+impl Norm {
+    /// Normalises `x` `[N, C, …]` per channel.
+    #[track_caller]
+    fn apply(&self, x: &Tensor, affine: [Option<&Parameter>; 2], stats: Option<&RunningStats>) -> Tensor {
+        let trace = x.trace();
+        let channels = self.num_features;
+        let shape = x.shape();
+        if x.is_poisoned() {
+            return x.clone();
+        }
+        if shape.rank() < 2 || shape[1] != channels {
+            let rule = format!("the input has shape {shape}, the layer has num_features={channels}");
+            let got = shape.get(1).map_or("an input [N, C, …]".to_owned(), |c| format!("num_features={c}"));
+            return trace.refuse(self.class, rule, format!("it needs {got}"));
+        }
+        let eps = self.eps as f32;
+        let given = |parameter: Option<&Parameter>, otherwise: f32| match parameter {
+            Some(parameter) => trace.parameter(parameter),
+            None => trace.constant(Array::full([channels], otherwise)),
+        };
+        let (gamma, beta) = (given(affine[0], 1.0), given(affine[1], 0.0));
+        if let (Mode::Eval, Some(stats)) = (trace.mode(), stats) {
+            let (mean, var) = (trace.parameter(&stats.running_mean), trace.parameter(&stats.running_var));
+            return trace.push(Op::BatchNorm { eps }, &[x, &gamma, &beta, &mean, &var]);
+        }
+        let count = shape.numel() / channels.max(1);
+        if trace.mode() == Mode::Train && count <= 1 {
+            let rule = format!("expected more than 1 value per channel when training, got input size {shape}");
+            return trace.refuse(self.class, rule, "use a larger batch or drop the last, smaller one");
+        }
+        let moments = trace.push(Op::Moments, &[x]);
+        if let (Mode::Train, Some(stats)) = (trace.mode(), stats) {
+            let unbiased = count as f32 / (count as f32 - 1.0);
+            let moments = moments.detach();
+            stats.record(&moments.select(0, 0), &(moments.select(0, 1) * unbiased), self.momentum);
+        }
+        trace.push(Op::BatchNormTraining { eps }, &[x, &gamma, &beta, &moments])
+    }
+}
+
+macro_rules! batch_norm {
+    ($(#[$doc:meta])* $layer:ident, $ranks:expr, $layout:literal) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $layer {
+            /// Factor, `[C]`, starts at 1.
+            pub weight: Option<Parameter>,
+            /// Shift, `[C]`, starts at 0.
+            pub bias: Option<Parameter>,
+            /// Statistics for evaluation.
+            pub stats: Option<RunningStats>,
+            norm: Norm,
+            path: Path,
+        }
+
+        impl $layer {
+            /// For so many channels; eps 1e-5, momentum 0.1, with affine and running statistics.
+            pub fn new(num_features: usize) -> $layer {
+                let norm = Norm { class: stringify!($layer), num_features, eps: 1e-5, momentum: Some(0.1) };
+                let stats = Some(RunningStats::new(num_features));
+                $layer { weight: None, bias: None, stats, norm, path: Path::default() }.affine(true)
+            }
+
+            /// Added to the variance.
+            pub fn eps(mut self, eps: f64) -> $layer {
+                self.norm.eps = eps;
+                self
+            }
+
+            /// How much of a new batch goes into the running statistics; `None` averages over all batches.
+            pub fn momentum(mut self, momentum: impl Into<Option<f64>>) -> $layer {
+                self.norm.momentum = momentum.into();
+                self
+            }
+
+            /// With or without weight and bias.
+            pub fn affine(mut self, affine: bool) -> $layer {
+                let channels = self.norm.num_features;
+                self.weight = affine.then(|| Parameter::new(Array::full([channels], 1f32)));
+                self.bias = affine.then(|| Parameter::new(Array::full([channels], 0f32)));
+                self
+            }
+
+            /// With or without bias.
+            pub fn bias(mut self, bias: bool) -> $layer {
+                self.bias = bias.then(|| Parameter::new(Array::full([self.norm.num_features], 0f32)));
+                self
+            }
+
+            /// With or without running statistics; without, evaluation too uses those of the batch.
+            pub fn track_running_stats(mut self, track: bool) -> $layer {
+                self.stats = track.then(|| RunningStats::new(self.norm.num_features));
+                self
+            }
+        }
+
+        impl Module for $layer {
+            #[track_caller]
+            fn forward(&self, x: &Tensor) -> Tensor {
+                let rank = x.shape().rank();
+                if !$ranks.contains(&rank) && !x.is_poisoned() {
+                    let rule = format!("the input has {rank} axes, shape {}", x.shape());
+                    return x.trace().refuse(stringify!($layer), rule, concat!("it must be ", $layout));
+                }
+                self.norm.apply(x, [self.weight.as_ref(), self.bias.as_ref()], self.stats.as_ref())
+            }
+
+            fn visit(&self, visitor: &mut dyn crate::Visitor) {
+                crate::Field::visit_field(&self.weight, "weight", visitor);
+                crate::Field::visit_field(&self.bias, "bias", visitor);
+                if let Some(stats) = &self.stats {
+                    stats.visit(visitor);
+                }
+            }
+
+            fn path(&self) -> Option<&Path> {
+                Some(&self.path)
+            }
+
+            fn extra_repr(&self) -> String {
+                let affine = [self.weight.is_some(), self.bias.is_some()];
+                norm_repr(self.norm.num_features, self.norm.eps, self.norm.momentum, affine, self.stats.is_some())
+            }
+
+            fn reset_parameters(&self, _: &Draw) {
+                reset_affine(self.weight.as_ref(), self.bias.as_ref());
+                if let Some(stats) = &self.stats {
+                    stats.reset();
+                }
+            }
+        }
+        display_module!($layer);
+    };
+}
+
+impl RunningStats {
+    visit_fields!(running_mean, running_var, num_batches_tracked);
+}
+
+pub(super) fn norm_repr(features: usize, eps: f64, momentum: Option<f64>, affine: [bool; 2], track: bool) -> String {
+    let momentum = momentum.map_or("None".to_owned(), python_float);
+    format!(
+        "{features}, eps={}, momentum={momentum}, affine={}, bias={}, track_running_stats={}",
+        python_float(eps),
+        python_bool(affine[0]),
+        python_bool(affine[1]),
+        python_bool(track)
+    )
+}
+
+pub(super) fn reset_affine(weight: Option<&Parameter>, bias: Option<&Parameter>) {
+    if let Some(weight) = weight {
+        weight.update(|w| *w = Array::full(w.shape(), 1f32));
+    }
+    if let Some(bias) = bias {
+        bias.update(|b| *b = Array::full(b.shape(), 0f32));
+    }
+}
+
+batch_norm! {
+    /// Normalises each channel of `[N, C, H, W]` by mean and variance of the batch (training) or of all batches so far
+    /// (evaluation), then scales and shifts it.
+    ///
+    /// ```
+    /// use striate_nn::{BatchNorm2d, Module};
+    /// let names: Vec<String> = BatchNorm2d::new(8).state_dict().keys().map(str::to_owned).collect();
+    /// assert_eq!(names, ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]);
+    /// ```
+    BatchNorm2d, [4], "[N, C, H, W]"
+}
+
+batch_norm! {
+    /// Normalises each channel of `[N, C]` or `[N, C, L]`. See [`BatchNorm2d`].
+    BatchNorm1d, [2, 3], "[N, C] or [N, C, L]"
+}
