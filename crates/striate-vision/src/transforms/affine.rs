@@ -50,12 +50,11 @@ fn nearest(image: &Image, m: &Matrix, fill: &[u8], out: &mut Image) {
 fn interpolated(image: &Image, m: &Matrix, fill: &[u8], out: &mut Image, value: fn(&Image, f64, f64, usize) -> u8) {
     let c = image.channels;
     let (w, h) = (image.width as f64, image.height as f64);
-    // PIL adds the steps up along a row; so do we, to land on the same side of rounding.
-    let mut start_x = m[2] + m[0] * 0.5 + m[1] * 0.5;
-    let mut start_y = m[5] + m[3] * 0.5 + m[4] * 0.5;
-    for row in out.data.chunks_exact_mut(out.width * c) {
-        let (mut x, mut y) = (start_x, start_y);
-        for pixel in row.chunks_exact_mut(c) {
+    for (row, pixels) in out.data.chunks_exact_mut(out.width * c).enumerate() {
+        let yo = row as f64 + 0.5;
+        for (column, pixel) in pixels.chunks_exact_mut(c).enumerate() {
+            let xo = column as f64 + 0.5;
+            let (x, y) = (m[0] * xo + m[1] * yo + m[2], m[3] * xo + m[4] * yo + m[5]);
             if x >= 0.0 && x < w && y >= 0.0 && y < h {
                 for (channel, byte) in pixel.iter_mut().enumerate() {
                     *byte = value(image, x - 0.5, y - 0.5, channel);
@@ -63,11 +62,7 @@ fn interpolated(image: &Image, m: &Matrix, fill: &[u8], out: &mut Image, value: 
             } else {
                 pixel.copy_from_slice(fill);
             }
-            x += m[0];
-            y += m[3];
         }
-        start_x += m[1];
-        start_y += m[4];
     }
 }
 

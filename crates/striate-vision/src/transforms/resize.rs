@@ -1,4 +1,4 @@
-//! Resampling to the bit as PIL does it: antialiased, in 22-bit fixed point, columns first.
+//! Resampling to the bit as PIL does it: antialiased, in 22-bit fixed point, one axis after the other.
 
 use super::{Draws, Scratch, Transform, TransformError};
 use crate::data::Image;
@@ -78,8 +78,32 @@ fn weight(filter: Interpolation, x: f64) -> f64 {
 pub(crate) struct ResizeScratch {
     columns: Taps,
     rows: Taps,
-    between: Image,
     sums: Vec<i32>,
+}
+
+impl ResizeScratch {
+    fn run_columns(&mut self, image: &mut Image, width: usize, filter: Interpolation, spare: &mut Image) {
+        if image.width == width {
+            return;
+        }
+        self.columns.prepare(image.width, width, filter);
+        spare.reshape(width, image.height, image.channels);
+        match image.channels {
+            1 => resample_columns::<1>(image, &self.columns, spare),
+            _ => resample_columns::<3>(image, &self.columns, spare),
+        }
+        std::mem::swap(image, spare);
+    }
+
+    fn run_rows(&mut self, image: &mut Image, height: usize, filter: Interpolation, spare: &mut Image) {
+        if image.height == height {
+            return;
+        }
+        self.rows.prepare(image.height, height, filter);
+        spare.reshape(image.width, height, image.channels);
+        resample_rows(image, &self.rows, &mut self.sums, spare);
+        std::mem::swap(image, spare);
+    }
 }
 
 #[inline]
@@ -89,9 +113,9 @@ fn clip(sum: i32) -> u8 {
 
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
-/// Each row of [H, W, C] becomes `taps` pixels; rows are those from `first` on, `out.height` of them.
-fn resample_columns<const C: usize>(source: &Image, first: usize, taps: &Taps, out: &mut Image) {
-    let rows = source.data.chunks_exact(source.width * C).skip(first);
+/// Each row of [H, W, C] becomes a row of as many pixels as there are taps.
+fn resample_columns<const C: usize>(source: &Image, taps: &Taps, out: &mut Image) {
+    let rows = source.data.chunks_exact(source.width * C);
     for (row, target) in rows.zip(out.data.chunks_exact_mut(taps.bounds.len() * C)) {
         for (&(start, count, at), pixel) in taps.bounds.iter().zip(target.chunks_exact_mut(C)) {
             let mut sums = [HALF; C];
@@ -108,13 +132,13 @@ fn resample_columns<const C: usize>(source: &Image, first: usize, taps: &Taps, o
     }
 }
 
-fn resample_rows(source: &Image, first: usize, taps: &Taps, sums: &mut Vec<i32>, out: &mut Image) {
+fn resample_rows(source: &Image, taps: &Taps, sums: &mut Vec<i32>, out: &mut Image) {
     let pitch = source.width * source.channels;
     for (&(start, count, at), target) in taps.bounds.iter().zip(out.data.chunks_exact_mut(pitch)) {
         sums.clear();
         sums.resize(pitch, HALF);
         for (k, &w) in taps.weights[at..at + count].iter().enumerate() {
-            let row = &source.data[(start - first + k) * pitch..][..pitch];
+            let row = &source.data[(start + k) * pitch..][..pitch];
             for (sum, &value) in sums.iter_mut().zip(row) {
                 *sum += i32::from(value) * w;
             }
@@ -158,30 +182,17 @@ pub fn resize(image: &mut Image, width: usize, height: usize, interpolation: Int
     if interpolation == Interpolation::Nearest {
         return resize_nearest(image, width, height, &mut scratch.spare);
     }
-    let ResizeScratch { columns, rows, between, sums } = &mut scratch.resize;
-    rows.prepare(image.height, height, interpolation);
-    if image.width != width {
-        columns.prepare(image.width, width, interpolation);
-        // Only the rows that the second pass reads.
-        let first = rows.bounds[0].0;
-        let last = rows.bounds.last().map_or(0, |b| b.0 + b.1);
-        let (first, last) = if image.height == height { (0, height) } else { (first, last) };
-        between.reshape(width, last - first, image.channels);
-        match image.channels {
-            1 => resample_columns::<1>(image, first, columns, between),
-            _ => resample_columns::<3>(image, first, columns, between),
-        }
-        if image.height == height {
-            std::mem::swap(image, between);
-            return;
-        }
-        scratch.spare.reshape(width, height, image.channels);
-        resample_rows(between, first, rows, sums, &mut scratch.spare);
+    // PIL's order since version 13: rows first where the height shrinks by much more than the width. Each pass rounds to bytes, so
+    // the order decides bits.
+    let (less_h, less_w) = (image.height as isize - height as isize, image.width as isize - width as isize);
+    let spare = &mut scratch.spare;
+    if less_h > 0 && less_h > 2 * less_w {
+        scratch.resize.run_rows(image, height, interpolation, spare);
+        scratch.resize.run_columns(image, width, interpolation, spare);
     } else {
-        scratch.spare.reshape(width, height, image.channels);
-        resample_rows(image, 0, rows, sums, &mut scratch.spare);
+        scratch.resize.run_columns(image, width, interpolation, spare);
+        scratch.resize.run_rows(image, height, interpolation, spare);
     }
-    std::mem::swap(image, &mut scratch.spare);
 }
 
 /// The size that [`Resize`] goes for.
