@@ -167,7 +167,7 @@ pub fn cache_folder() -> Option<PathBuf> {
 pub fn open_dataset(data: &str) -> Result<DatasetSource> {
     let path = Path::new(data);
     if let Some((name, origin)) = NAMED.iter().find(|(name, _)| *name == data) {
-        return open_named(name, origin);
+        return open_named(name, origin, &named_roots());
     }
     if !path.exists() {
         let hint = did_you_mean(data, known_names());
@@ -176,11 +176,16 @@ pub fn open_dataset(data: &str) -> Result<DatasetSource> {
     open_path(path)
 }
 
-fn open_named(name: &str, origin: &str) -> Result<DatasetSource> {
-    let mut looked: Vec<PathBuf> =
-        ["/usr/share/datasets", "/usr/local/share/datasets"].iter().map(|p| Path::new(p).join(name)).collect();
-    looked.extend(cache_folder().map(|p| p.join(name)));
-    looked.push(PathBuf::from(name));
+/// Folders that may hold a set under its name: Debian's, the machine's own, the cache, the working folder.
+fn named_roots() -> Vec<PathBuf> {
+    let mut roots: Vec<PathBuf> = ["/usr/share/datasets", "/usr/local/share/datasets"].map(PathBuf::from).to_vec();
+    roots.extend(cache_folder());
+    roots.push(PathBuf::new());
+    roots
+}
+
+fn open_named(name: &str, origin: &str, roots: &[PathBuf]) -> Result<DatasetSource> {
+    let looked: Vec<PathBuf> = roots.iter().map(|root| root.join(name)).collect();
     match looked.iter().find(|p| p.is_dir()) {
         Some(found) => open_path(found),
         None => {
@@ -312,3 +317,26 @@ pub fn open_embedded() -> Result<DatasetSource> {
 
 /// Licence of the data set inside the binary.
 pub const EMBEDDED_LICENSE: &str = include_str!("../../assets/LICENSE-Fashion-MNIST");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_set_is_looked_up_in_order_and_its_absence_says_where_it_comes_from() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let roots = [first.path().to_path_buf(), second.path().to_path_buf()];
+        let (name, origin) = NAMED[2];
+        let error = open_named(name, origin, &roots).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, DataError::NamedSetMissing { .. }));
+        assert!(text.contains("data_batch_1.bin") && text.contains("striate data fetch cifar10"), "{text}");
+        assert!(roots.iter().all(|r| text.contains(&r.join(name).display().to_string())), "{text}");
+
+        let folder = second.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        let record = |label: u8| [vec![label], vec![7; 3072]].concat();
+        std::fs::write(folder.join("data_batch_1.bin"), [record(0), record(1)].concat()).unwrap();
+        assert_eq!(open_named(name, origin, &roots).unwrap().kind, DatasetKind::Cifar10);
+    }
+}
