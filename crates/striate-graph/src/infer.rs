@@ -1,7 +1,7 @@
 //! The rules of shapes and types: from an operation and its inputs to its output, or to an error that carries the rule
 //! with its numbers and the value that would have been right.
 
-use crate::{ConvAttrs, DType, Op, Shape, ShapeError, Windows};
+use crate::{ConvAttrs, DType, Op, PadMode, Shape, ShapeError, Windows};
 
 type Inferred = Result<(Shape, DType), ShapeError>;
 type Inputs<'a> = &'a [(&'a Shape, DType)];
@@ -36,8 +36,8 @@ pub(crate) fn infer(op: &Op, inputs: Inputs) -> Inferred {
             infer_movement(op, inputs[0])
         }
         Op::Concat { axis } => infer_concat(*axis, inputs),
-        Op::Pad { pads, .. } => infer_pad(pads, inputs[0], false),
-        Op::PadGrad { pads, .. } => infer_pad(pads, inputs[0], true),
+        Op::Pad { pads, mode } => infer_pad(pads, inputs[0], Some(*mode)),
+        Op::PadGrad { pads, .. } => infer_pad(pads, inputs[0], None),
         Op::Gather { .. }
         | Op::GatherGrad { .. }
         | Op::GatherElements { .. }
@@ -281,7 +281,8 @@ fn infer_concat(axis: usize, inputs: Inputs) -> Inferred {
     Ok((sizes.into(), dtype))
 }
 
-fn infer_pad(pads: &[[isize; 2]], (x, dtype): (&Shape, DType), backward: bool) -> Inferred {
+/// Shape of a pad, or without a mode that of its gradient.
+fn infer_pad(pads: &[[isize; 2]], (x, dtype): (&Shape, DType), mode: Option<PadMode>) -> Inferred {
     if pads.len() != x.rank() {
         return refuse(
             format!("{} pairs of padding for {} axes", pads.len(), x.rank()),
@@ -290,7 +291,20 @@ fn infer_pad(pads: &[[isize; 2]], (x, dtype): (&Shape, DType), backward: bool) -
     }
     let mut sizes = Vec::with_capacity(x.rank());
     for (axis, (&size, [before, after])) in x.iter().zip(pads).enumerate() {
-        let sum = if backward { size as isize - before - after } else { size as isize + before + after };
+        let sum = if mode.is_none() { size as isize - before - after } else { size as isize + before + after };
+        // How far the picture itself reaches.
+        let most = match mode {
+            Some(PadMode::Reflect) => size as isize - 1,
+            Some(PadMode::Circular) => size as isize,
+            Some(PadMode::Replicate) if size == 0 => 0,
+            _ => isize::MAX,
+        };
+        if *before.max(after) > most.max(0) {
+            return refuse(
+                format!("axis {axis} of size {size} padded by {before} and {after} out of itself"),
+                format!("at most {} elements can be taken from it", most.max(0)),
+            );
+        }
         if sum < 0 {
             return refuse(
                 format!("axis {axis} of size {size} padded by {before} and {after}"),

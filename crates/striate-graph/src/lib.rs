@@ -13,6 +13,7 @@
 #![deny(unsafe_code)]
 
 mod array;
+mod display;
 mod dtype;
 mod error;
 mod graph;
@@ -26,6 +27,7 @@ mod tensor_ops;
 mod verify;
 
 pub use array::{Array, Buffer, Element};
+pub use display::PrintOptions;
 pub use dtype::DType;
 pub use error::{Error, Result, ShapeError};
 pub use graph::{Graph, Mode, Node, NodeId, Origin, nearest};

@@ -1,20 +1,28 @@
 //! The layers.
 
 mod activation;
+mod blocks;
 mod container;
 mod conv;
 mod dropout;
 mod linear;
 mod norm;
+mod norm_group;
 mod pool;
+mod rearrange;
+mod upsample;
 
 pub use activation::*;
+pub use blocks::*;
 pub use container::*;
 pub use conv::*;
 pub use dropout::*;
 pub use linear::*;
 pub use norm::*;
+pub use norm_group::*;
 pub use pool::*;
+pub use rearrange::*;
+pub use upsample::*;
 
 /// Declares a layer without parameters or children: its path, its parts (none) and its display.
 macro_rules! plain_layer {

@@ -1,7 +1,7 @@
 //! Batch normalisation (Ioffe, Szegedy 2015).
 
 use crate::show::{python_bool, python_float};
-use crate::{Draw, Module, Path, display_module, visit_fields};
+use crate::{Draw, Module, Path, display_module};
 use striate_graph::{Array, DType, Mode, Op, Parameter, Tensor, UpdateKind};
 
 /// What both batch norms are.
@@ -51,9 +51,23 @@ impl RunningStats {
                 &seen / (&seen + 1.0)
             }
         };
-        trace.update(&self.running_mean, &[], UpdateKind::Average, &[mean, &decay]);
-        trace.update(&self.running_var, &[], UpdateKind::Average, &[variance, &decay]);
+        self.record_with(mean, variance, &decay);
         trace.update(&self.num_batches_tracked, &[], UpdateKind::Accumulate, &[&trace.constant(Array::scalar(1i64))]);
+    }
+}
+
+impl RunningStats {
+    /// As instance norm does: without counting the batch.
+    #[track_caller]
+    pub(super) fn record_means(&self, mean: &Tensor, variance: &Tensor, momentum: f64) {
+        let decay = mean.trace().constant(Array::full([1], (1.0 - momentum) as f32));
+        self.record_with(mean, variance, &decay);
+    }
+
+    #[track_caller]
+    fn record_with(&self, mean: &Tensor, variance: &Tensor, decay: &Tensor) {
+        mean.trace().update(&self.running_mean, &[], UpdateKind::Average, &[mean, decay]);
+        mean.trace().update(&self.running_var, &[], UpdateKind::Average, &[variance, decay]);
     }
 }
 
@@ -193,7 +207,11 @@ macro_rules! batch_norm {
 }
 
 impl RunningStats {
-    visit_fields!(running_mean, running_var, num_batches_tracked);
+    pub(super) fn visit(&self, visitor: &mut dyn crate::Visitor) {
+        visitor.parameter("running_mean", &self.running_mean);
+        visitor.parameter("running_var", &self.running_var);
+        visitor.parameter("num_batches_tracked", &self.num_batches_tracked);
+    }
 }
 
 pub(super) fn norm_repr(features: usize, eps: f64, momentum: Option<f64>, affine: [bool; 2], track: bool) -> String {
