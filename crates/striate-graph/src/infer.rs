@@ -80,8 +80,7 @@ fn arity(op: &Op) -> (usize, usize) {
         | Op::Conv2dWeightGrad { .. }
         | Op::MaxPool2dGrad(_)
         | Op::StandardizeGrad { .. } => (2, 2),
-        Op::Conv2d(_) => (2, 3),
-        Op::Update { .. } => (1, 3),
+        Op::Conv2d(_) | Op::Update { .. } => (2, 3),
         Op::Where | Op::ScatterElements { .. } | Op::BatchNormGradSums { .. } => (3, 3),
         Op::BatchNormTraining { .. } => (4, 4),
         Op::BatchNorm { .. } | Op::BatchNormInputGrad { .. } => (5, 5),

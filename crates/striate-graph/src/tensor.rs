@@ -1,6 +1,7 @@
 use crate::infer::infer;
 use crate::{Array, DType, Error, Graph, Mode, Node, NodeId, Op, Origin, Parameter, RandomKind, Shape};
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
@@ -24,6 +25,8 @@ struct State {
     graph: Graph,
     mode: Mode,
     scopes: Vec<Arc<str>>,
+    /// The node of each cell that has been read, by slot.
+    parameters: HashMap<usize, NodeId>,
 }
 
 /// A symbolic handle to a value of a graph that is being traced. It never holds data.
@@ -45,7 +48,12 @@ impl Drop for Scope {
 impl Trace {
     /// An empty trace; `mode` is what layers see.
     pub fn new(mode: Mode) -> Trace {
-        Trace(Rc::new(RefCell::new(State { graph: Graph::default(), mode, scopes: Vec::new() })))
+        Trace(Rc::new(RefCell::new(State {
+            graph: Graph::default(),
+            mode,
+            scopes: Vec::new(),
+            parameters: HashMap::new(),
+        })))
     }
 
     /// Train or eval.
@@ -71,11 +79,24 @@ impl Trace {
         self.constant(Array::scalar(value))
     }
 
-    /// The value of a cell, as it was before this run's updates.
+    /// The value of a cell, as it was before this run's updates. A cell is one node of a trace, however often it is asked
+    /// for, so that gradients for it take in all its uses.
     #[track_caller]
     pub fn parameter(&self, parameter: &Parameter) -> Tensor {
         let slot = self.0.borrow_mut().graph.slot(parameter);
-        self.push(Op::Parameter { slot, shape: parameter.shape(), dtype: parameter.dtype() }, &[])
+        if let Some(id) = self.0.borrow().parameters.get(&slot) {
+            return Tensor { trace: self.clone(), id: *id };
+        }
+        let tensor = self.push(Op::Parameter { slot, shape: parameter.shape(), dtype: parameter.dtype() }, &[]);
+        self.0.borrow_mut().parameters.insert(slot, tensor.id);
+        tensor
+    }
+
+    /// Records an update of a cell that needs no hyper-parameters: `Assign` or `Accumulate`.
+    #[track_caller]
+    pub fn update_plain(&self, parameter: &Parameter, kind: crate::UpdateKind, value: &Tensor) {
+        let no_hyper = self.constant(Array::zeros([0], DType::F32));
+        self.update(parameter, &[], kind, &[value, &no_hyper]);
     }
 
     /// Random numbers, fresh at each run, keyed by the run's seed and step, by `purpose` and by the current layer path.

@@ -57,6 +57,11 @@ macro_rules! reduction_builder {
                 $loss::new()
             }
         }
+        impl std::fmt::Display for $loss {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(concat!(stringify!($loss), "()"))
+            }
+        }
     };
 }
 

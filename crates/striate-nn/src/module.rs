@@ -54,6 +54,11 @@ pub trait Module: Send + Sync {
         String::new()
     }
 
+    /// Whether printing joins equal neighbours, as for a [`crate::ModuleList`].
+    fn counts_repeats(&self) -> bool {
+        false
+    }
+
     /// Gives the module's own parameters (not those of its children) their initial values again, drawn from `draw`.
     fn reset_parameters(&self, draw: &Draw) {
         let _ = draw;
@@ -285,6 +290,9 @@ macro_rules! pointer_module {
             }
             fn extra_repr(&self) -> String {
                 (**self).extra_repr()
+            }
+            fn counts_repeats(&self) -> bool {
+                (**self).counts_repeats()
             }
             fn reset_parameters(&self, draw: &Draw) {
                 (**self).reset_parameters(draw);

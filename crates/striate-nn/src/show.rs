@@ -8,23 +8,39 @@ pub fn describe<M: Module + ?Sized>(module: &M) -> String {
     let extra = module.extra_repr();
     let mut children = Children(Vec::new());
     module.visit(&mut children);
+    let children = if module.counts_repeats() { joined(children.0) } else { listed(children.0) };
     let mut text = module.class_name();
     text.push('(');
-    if children.0.is_empty() && extra.lines().count() <= 1 {
+    if children.is_empty() && extra.lines().count() <= 1 {
         text.push_str(&extra);
     } else {
-        let lines = extra.lines().map(str::to_owned).chain(children.0);
+        let lines = extra.lines().map(str::to_owned).chain(children);
         text.push_str(&format!("\n  {}\n", lines.collect::<Vec<_>>().join("\n  ")));
     }
     text.push(')');
     text
 }
 
-struct Children(Vec<String>);
+/// Each child's name and text.
+struct Children(Vec<(String, String)>);
+
+fn listed(children: Vec<(String, String)>) -> Vec<String> {
+    children.into_iter().map(|(name, text)| format!("({name}): {text}")).collect()
+}
+
+/// Equal neighbours on one line: `(0-2): 3 x ReLU()`.
+fn joined(children: Vec<(String, String)>) -> Vec<String> {
+    let runs = children.chunk_by(|a, b| a.1 == b.1);
+    let line = |run: &[(String, String)]| match run {
+        [(first, text), .., (last, _)] => format!("({first}-{last}): {} x {text}", run.len()),
+        _ => listed(run.to_vec()).concat(),
+    };
+    runs.map(line).collect()
+}
 
 impl Visitor for Children {
     fn module(&mut self, name: &str, module: &dyn Module) {
-        self.0.push(format!("({name}): {}", describe(module).replace('\n', "\n  ")));
+        self.0.push((name.to_owned(), describe(module).replace('\n', "\n  ")));
     }
 
     fn parameter(&mut self, _: &str, _: &Parameter) {}

@@ -62,18 +62,24 @@ simple_activations! {
 #[derive(Clone, Debug)]
 pub struct LeakyReLU {
     negative_slope: f64,
+    inplace: bool,
     path: Path,
 }
 
 impl LeakyReLU {
     /// With slope 0.01.
     pub fn new() -> LeakyReLU {
-        LeakyReLU { negative_slope: 0.01, path: Path::default() }
+        LeakyReLU { negative_slope: 0.01, inplace: false, path: Path::default() }
     }
 
     /// The slope below zero.
     pub fn negative_slope(self, negative_slope: f64) -> LeakyReLU {
         LeakyReLU { negative_slope, ..self }
+    }
+
+    /// Printed as PyTorch prints it, without effect.
+    pub fn inplace(self, inplace: bool) -> LeakyReLU {
+        LeakyReLU { inplace, ..self }
     }
 }
 
@@ -82,11 +88,10 @@ impl Default for LeakyReLU {
         LeakyReLU::new()
     }
 }
-plain_layer!(
-    LeakyReLU,
-    |layer, x| x.unary(UnaryKind::LeakyRelu { slope: layer.negative_slope as f32 }),
-    |layer| format!("negative_slope={}", python_float(layer.negative_slope))
-);
+plain_layer!(LeakyReLU, |layer, x| x.unary(UnaryKind::LeakyRelu { slope: layer.negative_slope as f32 }), |layer| {
+    let inplace = if layer.inplace { ", inplace=True" } else { "" };
+    format!("negative_slope={}{inplace}", python_float(layer.negative_slope))
+});
 
 macro_rules! alpha_activations {
     ($($(#[$doc:meta])* $layer:ident => $kind:ident;)*) => {$(
@@ -321,6 +326,6 @@ softmax_layers! {
 }
 
 /// `p=0.5, inplace=False`: how the layers of dropout print.
-pub(super) fn dropout_repr(p: f64) -> String {
-    format!("p={}, inplace={}", python_float(p), python_bool(false))
+pub(super) fn dropout_repr(p: f64, inplace: bool) -> String {
+    format!("p={}, inplace={}", python_float(p), python_bool(inplace))
 }

@@ -110,6 +110,10 @@ impl<M: Module> Module for ModuleList<M> {
     fn visit(&self, visitor: &mut dyn Visitor) {
         self.modules.iter().enumerate().for_each(|(i, module)| visitor.module(&i.to_string(), module));
     }
+
+    fn counts_repeats(&self) -> bool {
+        true
+    }
 }
 
 impl<M: Module> std::fmt::Display for ModuleList<M> {

@@ -27,12 +27,18 @@ macro_rules! dropouts {
         #[derive(Clone, Debug)]
         pub struct $layer {
             p: f64,
+            inplace: bool,
             path: Path,
         }
         impl $layer {
             /// Drops with probability `p` (PyTorch's default is 0.5).
             pub fn new(p: f64) -> $layer {
-                $layer { p, path: Path::default() }
+                $layer { p, inplace: false, path: Path::default() }
+            }
+
+            /// Printed as PyTorch prints it, without effect.
+            pub fn inplace(self, inplace: bool) -> $layer {
+                $layer { inplace, ..self }
             }
         }
         impl Default for $layer {
@@ -43,7 +49,7 @@ macro_rules! dropouts {
         plain_layer!(
             $layer,
             |layer, $x| dropped($class, $x, layer.p, || $x * mask($x.trace(), "dropout", 1.0 - layer.p, $shape)),
-            |layer| dropout_repr(layer.p)
+            |layer| dropout_repr(layer.p, layer.inplace)
         );
     )*};
 }

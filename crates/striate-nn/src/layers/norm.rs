@@ -52,7 +52,7 @@ impl RunningStats {
             }
         };
         self.record_with(mean, variance, &decay);
-        trace.update(&self.num_batches_tracked, &[], UpdateKind::Accumulate, &[&trace.constant(Array::scalar(1i64))]);
+        trace.update_plain(&self.num_batches_tracked, UpdateKind::Accumulate, &trace.constant(Array::scalar(1i64)));
     }
 }
 

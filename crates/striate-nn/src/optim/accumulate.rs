@@ -33,7 +33,7 @@ impl GradAccumulator {
     pub fn record_add(&self, trace: &Trace, gradients: &[(Parameter, Tensor)]) {
         for (parameter, gradient) in gradients {
             if let Some(sum) = self.sum_of(parameter) {
-                trace.update(sum, &[], UpdateKind::Accumulate, &[gradient]);
+                trace.update_plain(sum, UpdateKind::Accumulate, gradient);
             }
         }
     }
@@ -49,7 +49,7 @@ impl GradAccumulator {
         let mean = |(parameter, gradient): &(Parameter, Tensor)| {
             let Some(sum) = self.sum_of(parameter) else { return (parameter.clone(), gradient.clone()) };
             let total = trace.parameter(sum) + gradient;
-            trace.update(sum, &[], UpdateKind::Assign, &[&gradient.full_like(0.0)]);
+            trace.update_plain(sum, UpdateKind::Assign, &gradient.full_like(0.0));
             (parameter.clone(), total * (1.0 / batches.max(1) as f32))
         };
         gradients.iter().map(mean).collect()

@@ -48,7 +48,7 @@ impl Ema {
             let value = trace.parameter(cell);
             match cell.dtype().is_float() {
                 true => trace.update(average, &[], UpdateKind::Average, &[&value, &decay]),
-                false => trace.update(average, &[], UpdateKind::Assign, &[&value]),
+                false => trace.update_plain(average, UpdateKind::Assign, &value),
             }
         }
         Ok(trace.finish(&[])?)

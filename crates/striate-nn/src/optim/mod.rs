@@ -305,7 +305,7 @@ impl Optimizer {
             let inputs: Vec<&Tensor> = inputs.into_iter().flatten().collect();
             trace.update(parameter, state, kind, &inputs);
         }
-        trace.update(&self.step, &[], UpdateKind::Accumulate, &[&trace.constant(Array::scalar(1i64))]);
+        trace.update_plain(&self.step, UpdateKind::Accumulate, &trace.constant(Array::scalar(1i64)));
         clipping.map(|(norm, _)| norm)
     }
 
