@@ -314,6 +314,28 @@ fn wait_for_epoch(shared: &Shared, index: usize, seen: u64) {
     asleep.store(false, SeqCst);
 }
 
+/// Flushes denormal floats to zero on this thread until it is dropped. For work outside of a team's jobs, such as loading.
+#[derive(Debug)]
+pub struct FlushDenormals {
+    before: u64,
+    not_send: PhantomData<*const ()>,
+}
+
+impl FlushDenormals {
+    /// From now on. Guards nest.
+    pub fn on() -> Self {
+        let before = float_control();
+        set_float_control(flushing(before));
+        Self { before, not_send: PhantomData }
+    }
+}
+
+impl Drop for FlushDenormals {
+    fn drop(&mut self) {
+        set_float_control(self.before);
+    }
+}
+
 /// This thread's floating-point control register.
 #[cfg(target_arch = "x86_64")]
 fn float_control() -> u64 {

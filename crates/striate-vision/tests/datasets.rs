@@ -341,7 +341,7 @@ fn real_photographs() {
     }
     // A data set for detection is no folder per class, and is told so.
     let error = open_path(&folder.parent().unwrap().join("bccd")).unwrap_err();
-    println!("{error}");
+    assert!(error.to_string().contains("Pascal VOC"), "{error}");
 }
 
 #[test]

@@ -262,6 +262,11 @@ fn mixing_is_the_weighted_mean_or_the_rectangle() {
     };
     let (plain, up, cut) =
         (batch(Mixing::None), batch(Mixing::MixUp { alpha: 1.0 }), batch(Mixing::CutMix { alpha: 1.0 }));
+    assert_eq!(plain.images().shape().to_string(), "[6, 1, 28, 28]");
+    assert_eq!(plain.images().f32s().unwrap(), plain.data);
+    assert_eq!(plain.label_array().to_i64_vec(), plain.labels.iter().map(|&l| l as i64).collect::<Vec<_>>());
+    assert!(plain.target_array().is_none());
+    assert_eq!(up.target_array().unwrap().shape().to_string(), "[6, 10]");
     assert!(plain.targets.is_none() && up.labels == plain.labels);
     let sample = |b: &Batch, i: usize| b.data[i * 784..(i + 1) * 784].to_vec();
     for (mixed, is_cut) in [(&up, false), (&cut, true)] {

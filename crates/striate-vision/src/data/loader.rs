@@ -8,7 +8,9 @@ use super::queue::OrderedQueue;
 use crate::transforms::{Draws, Layout, Mixing, Scratch};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use striate_graph::{Array, DType};
 use striate_kernels::rng;
+use striate_kernels::threads::FlushDenormals;
 
 /// Samples that are put together for one step.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,10 +41,37 @@ impl Batch {
         self.labels.len()
     }
 
+    /// The values as an array of `shape`; what a graph takes where the layout is [N, C, H, W].
+    pub fn images(&self) -> Array {
+        array_of(&self.shape, &self.data)
+    }
+
+    /// The labels as an array [N] of whole numbers.
+    pub fn label_array(&self) -> Array {
+        let mut array = Array::zeros([self.len()], DType::I64);
+        let labels = array.as_mut_slice::<i64>().unwrap_or_default();
+        labels.iter_mut().zip(&self.labels).for_each(|(to, &from)| *to = from as i64);
+        array
+    }
+
+    /// The soft targets as an array [N, classes], where there are any.
+    pub fn target_array(&self) -> Option<Array> {
+        let targets = self.targets.as_ref()?;
+        Some(array_of(&[self.len(), targets.len() / self.len().max(1)], targets))
+    }
+
     /// Whether there is no sample: all of them were left out as unreadable.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
+}
+
+fn array_of(shape: &[usize], values: &[f32]) -> Array {
+    let mut array = Array::zeros(shape, DType::F32);
+    if let Some(to) = array.as_mut_slice::<f32>() {
+        to.copy_from_slice(values);
+    }
+    array
 }
 
 /// A sample that could not be read.
@@ -382,6 +411,8 @@ impl Maker {
     }
 
     fn make(&self, job: u64, buffers: &mut WorkerBuffers) -> Result<Batch> {
+        // The same arithmetic whichever thread this is, and whatever that thread does besides.
+        let _flushed = FlushDenormals::on();
         let (epoch, number) = (job / self.batches as u64, (job % self.batches as u64) as usize);
         let order = self.order(epoch);
         let first = number * self.options.batch;

@@ -244,6 +244,10 @@ pub fn open_path(path: &Path) -> Result<DatasetSource> {
         "CIFAR binaries: no data_batch_*.bin, test_batch.bin, train.bin or test.bin".to_string()
     });
 
+    if let Some(what) = seems_for_detection(&listing) {
+        tried.push(format!("a folder per class: this looks like {what}, whose boxes are for --task detect"));
+        return Err(DataError::UnknownFormat { path: folder.to_path_buf(), tried });
+    }
     match open_folder(folder, &listing)? {
         Ok(parts) => Ok(of_folder(folder, parts)),
         Err(why) => {
@@ -251,6 +255,18 @@ pub fn open_path(path: &Path) -> Result<DatasetSource> {
             Err(DataError::UnknownFormat { path: folder.to_path_buf(), tried })
         }
     }
+}
+
+/// Boxes around things are not classes of pictures, though their files lie in folders too.
+fn seems_for_detection(listing: &Listing) -> Option<&'static str> {
+    let folder = |name: &str| listing.folders.iter().any(|f| f == name);
+    if folder("Annotations") && folder("JPEGImages") {
+        return Some("Pascal VOC");
+    }
+    if folder("annotations") && !folder("train") {
+        return Some("COCO");
+    }
+    (folder("images") && folder("labels")).then_some("YOLO")
 }
 
 fn not_a_set(path: &Path) -> DataError {
