@@ -27,7 +27,7 @@ pub struct IdxArray {
 pub enum IdxKind {
     /// [N, H, W], or [N, H, W, C] with 1 or 3 channels.
     Images,
-    /// [N]
+    /// `[N]`
     Labels,
 }
 

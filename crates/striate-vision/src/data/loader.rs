@@ -46,7 +46,7 @@ impl Batch {
         array_of(&self.shape, &self.data)
     }
 
-    /// The labels as an array [N] of whole numbers.
+    /// The labels as an array `[N]` of whole numbers.
     pub fn label_array(&self) -> Array {
         let mut array = Array::zeros([self.len()], DType::I64);
         let labels = array.as_mut_slice::<i64>().unwrap_or_default();
