@@ -56,6 +56,8 @@ pub struct Graph {
     pub parameters: Vec<Parameter>,
     /// The results of a run, by name, in order.
     pub outputs: Vec<(Arc<str>, NodeId)>,
+    /// Values inside that a run gives besides, after the outputs; see [`Graph::add_tap`].
+    pub tapped: Vec<(Arc<str>, NodeId)>,
     /// Updates of cells, carried out at each run.
     pub updates: Vec<NodeId>,
     /// A scalar that must be finite before any update happens: the loss.
@@ -95,9 +97,9 @@ impl Graph {
         })
     }
 
-    /// Everything that must be computed: outputs, updates, guard.
+    /// Everything that must be computed: outputs, taps, updates, guard.
     pub fn roots(&self) -> Vec<NodeId> {
-        let outputs = self.outputs.iter().map(|(_, id)| *id);
+        let outputs = self.outputs.iter().chain(&self.tapped).map(|(_, id)| *id);
         outputs.chain(self.updates.iter().copied()).chain(self.guard).collect()
     }
 
@@ -128,13 +130,14 @@ impl Graph {
         })
     }
 
-    /// Makes a layer's value an extra output, named by its path.
+    /// Makes a layer's value an extra output, named by its path. It changes no bits of the other outputs: where a step
+    /// would have computed the value on its way, it is computed once more, alone.
     ///
     /// # Errors
     /// Where no layer has that path.
     pub fn add_tap(&mut self, path: &str) -> Result<(), Error> {
         let id = self.tap(path)?;
-        self.outputs.push((path.into(), id));
+        self.tapped.push((path.into(), id));
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The rules of shapes and types: from an operation and its inputs to its output, or to an error that carries the rule
 //! with its numbers and the value that would have been right.
 
-use crate::{ConvAttrs, DType, Op, PadMode, Shape, ShapeError, Windows};
+use crate::{ConvAttrs, DType, Node, Op, PadMode, Shape, ShapeError, Windows};
 
 type Inferred = Result<(Shape, DType), ShapeError>;
 type Inputs<'a> = &'a [(&'a Shape, DType)];
@@ -60,9 +60,20 @@ pub(crate) fn infer(op: &Op, inputs: Inputs) -> Inferred {
             Some(first) => Ok(first.clone()),
             None => refuse("a HostCall declares no outputs", "declare at least one (shape, dtype)"),
         },
-        Op::HostOutput { .. } => Ok((inputs[0].0.clone(), inputs[0].1)),
+        Op::HostOutput { index } => {
+            refuse(format!("output {index} of a value"), "it must be an output that a HostCall declares")
+        }
         Op::Update { .. } => Ok((Shape::default(), DType::F32)),
         Op::Poison => refuse("an earlier operation was refused", "see its error"),
+    }
+}
+
+/// Shape and type of another output of a host call, as the call declares them. `None` for all other operations, and where the
+/// call declares no such output.
+pub(crate) fn host_output(op: &Op, call: Option<&Node>) -> Option<(Shape, DType)> {
+    match (op, call.map(|node| &node.op)) {
+        (Op::HostOutput { index }, Some(Op::HostCall { outputs, .. })) => outputs.get(*index).cloned(),
+        _ => None,
     }
 }
 

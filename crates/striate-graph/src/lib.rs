@@ -16,11 +16,16 @@ mod array;
 mod display;
 mod dtype;
 mod error;
+mod grad;
 mod graph;
+mod host;
 mod infer;
 mod op;
 mod param;
+mod pass;
+mod plan;
 mod print;
+mod run;
 mod shape;
 mod tensor;
 mod tensor_ops;
@@ -30,9 +35,16 @@ pub use array::{Array, Buffer, Element};
 pub use display::PrintOptions;
 pub use dtype::DType;
 pub use error::{Error, Result, ShapeError};
+pub use grad::{gradients, gradients_from};
 pub use graph::{Graph, Mode, Node, NodeId, Origin, nearest};
+pub use host::{host_function, register_host_function};
 pub use op::{ConvAttrs, HostFunction, Op, RandomKind};
 pub use param::{ParamKind, Parameter};
+pub use plan::{CompileOptions, Device, Program};
+pub use run::{
+    Precision, Profile, ProgramCache, RunOptions, Session, StepProfile, fill_random, first_non_finite, interpret,
+    interpret_observed, random_element,
+};
 pub use shape::Shape;
 pub use tensor::{Scope, Tensor, Trace};
 
@@ -42,3 +54,8 @@ pub use striate_kernels::kinds::{
 
 /// Counter-based random numbers, for initial values and augmentation.
 pub use striate_kernels::rng;
+/// Threads and instruction sets, for those who run programs.
+pub mod machine {
+    pub use striate_kernels::simd::{Isa, available_isas, isa};
+    pub use striate_kernels::threads::{Team, default_threads};
+}

@@ -1,7 +1,8 @@
+use crate::plan::packed::PackedForms;
 use crate::{Array, DType, Error, Result, Shape};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 /// What a cell is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +27,7 @@ struct Cell {
     version: AtomicU64,
     kind: ParamKind,
     trainable: AtomicBool,
+    packed: Mutex<PackedForms>,
 }
 
 impl Parameter {
@@ -46,6 +48,7 @@ impl Parameter {
             version: AtomicU64::new(0),
             kind,
             trainable: AtomicBool::new(kind == ParamKind::Weight),
+            packed: Mutex::default(),
         }))
     }
 
@@ -125,6 +128,16 @@ impl Parameter {
     /// True where both handles are the same cell.
     pub fn same_cell(&self, other: &Parameter) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(crate) fn with_packed<R>(&self, look: impl FnOnce(&mut PackedForms) -> R) -> R {
+        look(&mut self.0.packed.lock().expect("no holder panics"))
+    }
+
+    /// The values and the version that they have, read together.
+    pub(crate) fn snapshot(&self) -> (Array, u64) {
+        let array = self.0.array.read().expect("no holder panics");
+        (array.clone(), self.version())
     }
 
     /// A number that identifies the cell as long as it lives.

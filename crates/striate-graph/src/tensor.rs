@@ -1,4 +1,4 @@
-use crate::infer::infer;
+use crate::infer::{host_output, infer};
 use crate::{Array, DType, Error, Graph, Mode, Node, NodeId, Op, Origin, Parameter, RandomKind, Shape};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -195,7 +195,11 @@ impl Trace {
         } else {
             let shapes: Vec<(&Shape, DType)> =
                 ids.iter().map(|id| (&graph.node(*id).shape, graph.node(*id).dtype)).collect();
-            match infer(&op, &shapes) {
+            let found = match host_output(&op, ids.first().map(|id| graph.node(*id))) {
+                Some(declared) => Ok(declared),
+                None => infer(&op, &shapes),
+            };
+            match found {
                 Ok(found) => Some(found),
                 Err(error) => {
                     let name = op.name().to_owned();
@@ -216,6 +220,11 @@ impl Trace {
         let id = graph.push(node);
         drop(state);
         Tensor { trace: self.clone(), id }
+    }
+
+    /// The first error of the trace, if there is one.
+    pub fn check(&self) -> Result<(), Error> {
+        self.with_graph(|graph| graph.error.clone().map_or(Ok(()), Err))
     }
 
     /// Records that a layer was given something it cannot take; the result stands for its output.

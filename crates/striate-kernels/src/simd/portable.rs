@@ -13,6 +13,11 @@ impl Portable {
     }
 }
 
+#[inline(never)]
+fn run_portable<K: Kernel>(s: Portable, kernel: K) -> K::Output {
+    kernel.run(s)
+}
+
 type V8 = [f32; 8];
 
 #[inline(always)]
@@ -40,7 +45,7 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Output {
-        kernel.run(self)
+        run_portable(self, kernel)
     }
 
     #[inline(always)]

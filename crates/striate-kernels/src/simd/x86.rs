@@ -32,11 +32,14 @@ impl Avx512 {
     }
 }
 
+// Never inlined: a kernel is compiled on its own, with all registers to itself.
+#[inline(never)]
 #[target_feature(enable = "avx2,fma")]
 fn run_avx2<K: Kernel>(s: Avx2, kernel: K) -> K::Output {
     kernel.run(s)
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx2,fma,avx512f,avx512vl,avx512dq,avx512bw")]
 fn run_avx512<K: Kernel>(s: Avx512, kernel: K) -> K::Output {
     kernel.run(s)

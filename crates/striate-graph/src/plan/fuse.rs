@@ -1,0 +1,219 @@
+//! Which nodes one step computes together.
+//!
+//! A convolution or linear layer takes along what follows it as long as nothing else looks at the values between: the bias,
+//! a batch norm of evaluation (folded into the weights), a residual, an activation. The step stands at the place of the
+//! last of them, where the residual is known.
+
+use super::step::activation_of;
+use crate::{BinaryKind, Graph, NodeId, Op, Shape, UnaryKind};
+use std::collections::HashMap;
+
+/// A convolution (or product with a weight) and what its epilogue computes.
+#[derive(Clone, Debug)]
+pub(crate) struct Chain {
+    /// The convolution or product.
+    pub head: NodeId,
+    /// Added per output channel.
+    pub bias: Option<NodeId>,
+    /// The batch norm that is folded.
+    pub norm: Option<NodeId>,
+    /// Added element by element.
+    pub residual: Option<NodeId>,
+    /// Applied last.
+    pub activation: Option<UnaryKind>,
+}
+
+/// What `fuse` found.
+#[derive(Debug, Default)]
+pub(crate) struct Fusion {
+    /// By the last node of each chain.
+    pub chains: HashMap<NodeId, Chain>,
+    /// For a training batch norm: what follows it.
+    pub norms: HashMap<NodeId, NormChain>,
+    /// For a convolution: the moments of its output.
+    pub moments: HashMap<NodeId, NodeId>,
+    /// Nodes that some other node's step computes.
+    pub absorbed: Vec<bool>,
+}
+
+/// A batch norm of training with what follows it.
+#[derive(Clone, Debug)]
+pub(crate) struct NormChain {
+    pub norm: NodeId,
+    pub residual: Option<NodeId>,
+    pub activation: Option<UnaryKind>,
+}
+
+/// Who uses each node. A tap is no use: it must not change how the rest is computed.
+pub(crate) struct Uses {
+    users: Vec<Vec<NodeId>>,
+    root: Vec<bool>,
+}
+
+impl Uses {
+    pub fn of(graph: &Graph) -> Self {
+        let mut users = vec![Vec::new(); graph.nodes.len()];
+        for (index, node) in graph.nodes.iter().enumerate() {
+            node.inputs.iter().for_each(|input| users[input.index()].push(NodeId(index as u32)));
+        }
+        let mut root = vec![false; graph.nodes.len()];
+        let outputs = graph.outputs.iter().map(|(_, id)| id);
+        outputs.chain(&graph.updates).chain(&graph.guard).for_each(|id| root[id.index()] = true);
+        Uses { users, root }
+    }
+
+    /// The only user of a node that is no root.
+    pub(super) fn only(&self, id: NodeId) -> Option<NodeId> {
+        match (&self.users[id.index()][..], self.root[id.index()]) {
+            ([user], false) => Some(*user),
+            _ => None,
+        }
+    }
+}
+
+/// Finds what can be computed together.
+pub(crate) fn fuse(graph: &Graph, uses: &Uses) -> Fusion {
+    let mut fusion = Fusion { absorbed: vec![false; graph.nodes.len()], ..Fusion::default() };
+    for (index, node) in graph.nodes.iter().enumerate() {
+        let id = NodeId(index as u32);
+        match &node.op {
+            Op::Conv2d(_) | Op::MatMul { trans_a: false, trans_b: true } if is_head(graph, id) => {
+                let (chain, last, between) = follow(graph, uses, id);
+                between.iter().for_each(|id| fusion.absorbed[id.index()] = true);
+                if last == id
+                    && let Some(moments) = moments_of(graph, uses, id)
+                {
+                    fusion.absorbed[moments.index()] = true;
+                    fusion.moments.insert(id, moments);
+                }
+                fusion.chains.insert(last, chain);
+            }
+            Op::BatchNormTraining { .. } => {
+                let (chain, last, between) = follow_norm(graph, uses, id);
+                between.iter().for_each(|id| fusion.absorbed[id.index()] = true);
+                fusion.norms.insert(last, chain);
+            }
+            _ => {}
+        }
+    }
+    fusion
+}
+
+/// True for convolutions, and for products of f32 matrices with a plain `[out, in]` matrix on the right.
+fn is_head(graph: &Graph, id: NodeId) -> bool {
+    let node = graph.node(id);
+    let weight = graph.node(node.inputs[1]);
+    let float = node.dtype == crate::DType::F32;
+    float && (matches!(node.op, Op::Conv2d(_)) || weight.shape.rank() == 2)
+}
+
+/// Follows the chain of only users; gives the chain, its last node, and the nodes that are computed on the way.
+fn follow(graph: &Graph, uses: &Uses, head: NodeId) -> (Chain, NodeId, Vec<NodeId>) {
+    let mut chain = Chain::alone(graph, head);
+    let (mut last, mut between) = (head, Vec::new());
+    while let Some(user) = uses.only(last) {
+        if !chain.take(graph, last, user) {
+            break;
+        }
+        between.push(last);
+        last = user;
+        if chain.activation.is_some() {
+            break;
+        }
+    }
+    (chain, last, between)
+}
+
+impl NormChain {
+    /// The batch norm by itself.
+    pub fn alone(norm: NodeId) -> Self {
+        NormChain { norm, residual: None, activation: None }
+    }
+}
+
+impl Chain {
+    /// The convolution or product by itself.
+    pub fn alone(graph: &Graph, head: NodeId) -> Self {
+        let bias = graph.node(head).inputs.get(2).copied();
+        Chain { head, bias, norm: None, residual: None, activation: None }
+    }
+
+    /// Takes the next node along, if the epilogue can compute it.
+    fn take(&mut self, graph: &Graph, last: NodeId, user: NodeId) -> bool {
+        let node = graph.node(user);
+        let convolution = matches!(graph.node(self.head).op, Op::Conv2d(_));
+        match &node.op {
+            Op::BatchNorm { .. } if convolution && self.norm.is_none() && self.residual.is_none() => {
+                let fixed = |id: &NodeId| matches!(graph.node(*id).op, Op::Parameter { .. } | Op::Constant(_));
+                let weight = &graph.node(self.head).inputs[1];
+                let foldable = node.inputs[0] == last
+                    && node.inputs[1..].iter().all(fixed)
+                    && fixed(weight)
+                    && self.bias.iter().all(fixed);
+                if foldable {
+                    self.norm = Some(user);
+                }
+                foldable
+            }
+            Op::Binary(BinaryKind::Add) => {
+                let other = if node.inputs[0] == last { node.inputs[1] } else { node.inputs[0] };
+                let (shape, given) = (&graph.node(last).shape, &graph.node(other).shape);
+                if other == last || node.shape != *shape {
+                    return false;
+                }
+                if !convolution && self.bias.is_none() && self.residual.is_none() && is_row(given, shape) {
+                    self.bias = Some(other);
+                    return true;
+                }
+                if self.residual.is_none() && given == shape {
+                    self.residual = Some(other);
+                    return true;
+                }
+                false
+            }
+            Op::Unary(kind) if activation_of(*kind).is_some() => {
+                self.activation = Some(*kind);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// True for `[n]` beside `[…, n]`.
+fn is_row(row: &Shape, of: &Shape) -> bool {
+    row.rank() == 1 && of.last() == row.first()
+}
+
+/// The batch moments of a convolution's output, where its step can compute them on the way.
+fn moments_of(graph: &Graph, uses: &Uses, id: NodeId) -> Option<NodeId> {
+    if !matches!(graph.node(id).op, Op::Conv2d(_)) {
+        return None;
+    }
+    uses.users[id.index()].iter().copied().find(|user| matches!(graph.node(*user).op, Op::Moments))
+}
+
+fn follow_norm(graph: &Graph, uses: &Uses, norm: NodeId) -> (NormChain, NodeId, Vec<NodeId>) {
+    let mut chain = NormChain::alone(norm);
+    let (mut last, mut between) = (norm, Vec::new());
+    while let Some(user) = uses.only(last) {
+        let node = graph.node(user);
+        match &node.op {
+            Op::Binary(BinaryKind::Add) if chain.residual.is_none() => {
+                let other = if node.inputs[0] == last { node.inputs[1] } else { node.inputs[0] };
+                if other == last || graph.node(other).shape != graph.node(last).shape {
+                    break;
+                }
+                chain.residual = Some(other);
+            }
+            Op::Unary(kind) if activation_of(*kind).is_some() => chain.activation = Some(*kind),
+            _ => break,
+        }
+        between.push(last);
+        last = user;
+        if chain.activation.is_some() {
+            break;
+        }
+    }
+    (chain, last, between)
+}

@@ -1,0 +1,57 @@
+//! Reductions, positions of extremes, softmax.
+
+use super::Call;
+use super::convert::{floats, from_integers, integers};
+use crate::{Array, Element, Op, ReduceKind, Result};
+use striate_kernels::reference::{
+    Float, reference_arg_extreme, reference_log_softmax, reference_reduce, reference_reduce_i64, reference_softmax,
+};
+
+pub(super) fn run(call: &Call) -> Result<Array> {
+    let x = call.inputs[0];
+    match &call.node.op {
+        Op::Reduce { kind, axes, .. } if x.dtype().is_float() => {
+            call.compute(call.dtype, || reduce::<f32>(call, *kind, axes), || reduce::<f64>(call, *kind, axes))
+        }
+        Op::Reduce { kind, axes, .. } => {
+            let mut out = vec![0; call.node.shape.numel()];
+            reference_reduce_i64(*kind, x.shape(), &integers(x), axes, &mut out);
+            from_integers(&call.node.shape, out, call.dtype)
+        }
+        Op::ArgReduce { max, axis, .. } => {
+            if x.shape()[*axis] == 0 {
+                let rule = format!("axis {axis} of an input with shape {} is empty", x.shape());
+                return Err(call.refuse(rule, "a position exists only where there is an element"));
+            }
+            let mut out = vec![0; call.node.shape.numel()];
+            match x.dtype().is_float() {
+                true => reference_arg_extreme(x.shape(), &x.to_f64_vec(), *axis, *max, &mut out),
+                false => reference_arg_extreme(x.shape(), &integers(x), *axis, *max, &mut out),
+            }
+            Array::from_vec(&call.node.shape, out)
+        }
+        Op::Softmax { axis } => call.compute(
+            call.dtype,
+            || along::<f32>(call, *axis, reference_softmax),
+            || along::<f64>(call, *axis, reference_softmax),
+        ),
+        Op::LogSoftmax { axis } => call.compute(
+            call.dtype,
+            || along::<f32>(call, *axis, reference_log_softmax),
+            || along::<f64>(call, *axis, reference_log_softmax),
+        ),
+        _ => Err(call.misplaced()),
+    }
+}
+
+fn reduce<T: Float + Element>(call: &Call, kind: ReduceKind, axes: &[usize]) -> Result<Vec<T>> {
+    let mut out = vec![T::ZERO; call.node.shape.numel()];
+    reference_reduce(kind, call.inputs[0].shape(), &floats::<T>(call.inputs[0]), axes, &mut out);
+    Ok(out)
+}
+
+fn along<T: Float + Element>(call: &Call, axis: usize, kernel: fn(&[usize], &[T], usize, &mut [T])) -> Result<Vec<T>> {
+    let mut out = vec![T::ZERO; call.node.shape.numel()];
+    kernel(call.inputs[0].shape(), &floats::<T>(call.inputs[0]), axis, &mut out);
+    Ok(out)
+}

@@ -1,0 +1,448 @@
+//! The direct implicit GEMM that forward and input gradient share: plans one sliding-window sum, then runs parts of it.
+
+use super::choose::{choose_band, choose_nv, max_pixels};
+use super::epilogue::Activation;
+use super::micro::{Block, run_block};
+use super::stats;
+use crate::mem::DisjointMut;
+use crate::simd::{Isa, Kernel, Simd};
+use std::ops::Range;
+
+/// A filter row or column that is used, and where it looks: output `o` sees the source at `o * step + offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AxisTap {
+    /// Row or column of the filter.
+    pub index: usize,
+    pub offset: isize,
+}
+
+/// A sliding-window sum from a source [N, H, W, C] to a grid of output pixels that lie with steps in a destination [N, H, W, C].
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    pub n: usize,
+    pub groups: usize,
+    /// Rows and columns of the source.
+    pub src: [usize; 2],
+    /// Rows and columns of the output grid.
+    pub out: [usize; 2],
+    /// Rows and columns of the destination.
+    pub dst: [usize; 2],
+    /// Output (r, c) is destination pixel (r, c) * dst_step + dst_origin.
+    pub dst_step: [usize; 2],
+    pub dst_origin: [usize; 2],
+    /// Source rows and columns from one output to the next.
+    pub step: [usize; 2],
+    /// Used filter rows and columns, in the order of the sum.
+    pub taps: [Vec<AxisTap>; 2],
+    /// Channels of one group of the source, which are summed over.
+    pub k_c: usize,
+    /// Channels of one group of the destination.
+    pub m_c: usize,
+}
+
+impl Problem {
+    /// Drops the filter rows and columns that see padding alone, for every output.
+    fn drop_dead_taps(&mut self) {
+        for axis in 0..2 {
+            let (out, src, step) = (self.out[axis] as isize, self.src[axis] as isize, self.step[axis] as isize);
+            self.taps[axis].retain(|tap| {
+                let first = (-tap.offset).max(0).div_euclid(step) + isize::from((-tap.offset).max(0) % step != 0);
+                first < out && first * step + tap.offset < src
+            });
+        }
+        if self.taps.iter().any(|t| t.is_empty()) {
+            self.taps = [Vec::new(), Vec::new()];
+        }
+    }
+
+    /// A sum over channels alone has no geometry: all pixels become one column.
+    fn flatten(&mut self) {
+        let centred = self.taps.iter().all(|t| t.len() == 1 && t[0].offset == 0);
+        if centred && self.src == self.out && self.out == self.dst && self.step == [1, 1] {
+            let rows = [self.n * self.out[0] * self.out[1], 1];
+            (self.n, self.src, self.out, self.dst) = (1, rows, rows, rows);
+        }
+    }
+
+    /// True where no output sees padding.
+    fn is_inside(&self) -> bool {
+        (0..2).all(|axis| {
+            let last = ((self.out[axis].max(1) - 1) * self.step[axis]) as isize;
+            self.taps[axis].iter().all(|t| t.offset >= 0 && last + t.offset < self.src[axis] as isize)
+        })
+    }
+}
+
+/// How one axis of the source, or of its packed band, is addressed.
+#[derive(Clone, Copy, Debug)]
+struct Axis {
+    /// Indices from one output to the next.
+    step: usize,
+    /// Source index of index 0 for output 0.
+    base: isize,
+    /// Source indices from one index to the next.
+    src_step: usize,
+    /// Indices beyond `(outputs - 1) * step` that the taps reach, plus one.
+    reach: usize,
+}
+
+impl Axis {
+    fn new(taps: &[AxisTap], step: usize, packed: bool) -> Self {
+        let low = taps.iter().map(|t| t.offset).min().unwrap_or(0);
+        let high = taps.iter().map(|t| t.offset).max().unwrap_or(0);
+        if !packed {
+            return Axis { step, base: 0, src_step: 1, reach: high as usize + 1 };
+        }
+        match low == high {
+            // One tap: what lies between the steps is never read, so it is not packed.
+            true => Axis { step: 1, base: low, src_step: step, reach: 1 },
+            false => Axis { step, base: low, src_step: 1, reach: (high - low) as usize + 1 },
+        }
+    }
+
+    /// Indices that `outputs` neighbouring outputs read.
+    fn extent(&self, outputs: usize) -> usize {
+        (outputs - 1) * self.step + self.reach
+    }
+}
+
+/// Part of the output whose source is packed (or read) together: rows of one image, or several whole images.
+struct Band {
+    images: Range<usize>,
+    rows: Range<usize>,
+}
+
+/// A planned [`Problem`]: immutable, shared by all threads.
+#[derive(Clone, Debug)]
+pub(super) struct Direct {
+    problem: Problem,
+    isa: Isa,
+    /// Vectors of output channels in a block; the last block of a group may have fewer.
+    nv: usize,
+    packed: bool,
+    axes: [Axis; 2],
+    /// Floats from one source (or packed) pixel to the next, and from row to row.
+    pitch: usize,
+    row_pitch: usize,
+    /// Floats that one tap sums over, and where each tap starts.
+    run: usize,
+    taps: Vec<usize>,
+    /// Rows of an image, and images, in one band.
+    band_rows: usize,
+    band_images: usize,
+    /// Offsets of the outputs of the largest band in its source and in the destination; a smaller band uses the head.
+    x_off: Vec<usize>,
+    y_off: Vec<usize>,
+}
+
+/// Where the numbers are, for [`Direct::run_items`].
+#[derive(Clone, Copy)]
+pub(super) struct Buffers<'a> {
+    pub x: &'a [f32],
+    /// Filters as `pack` wrote them.
+    pub packed: &'a [f32],
+    pub bias: Option<&'a [f32]>,
+    pub residual: Option<&'a [f32]>,
+    pub activation: Activation,
+    pub y: DisjointMut<'a, f32>,
+    /// Means and centred sums of squares of each block of pixels, [blocks][2][OC].
+    pub partials: Option<DisjointMut<'a, f32>>,
+}
+
+impl Direct {
+    pub fn new(mut problem: Problem, isa: Isa) -> Self {
+        problem.drop_dead_taps();
+        problem.flatten();
+        let p = &problem;
+        let src_c = p.k_c * p.groups;
+        // Pixels that are a multiple of 4 KiB apart fall into the same few lines of the first cache.
+        let packed = !p.is_inside() || (p.step[1] * src_c * 4).is_multiple_of(4096);
+        let axes = [0, 1].map(|axis| Axis::new(&p.taps[axis], p.step[axis], packed));
+        let (pitch, columns) = match packed {
+            true => (packed_pitch(p.k_c, axes[1].step), axes[1].extent(p.out[1].max(1))),
+            false => (src_c, p.src[1]),
+        };
+        let row_pitch = columns * pitch;
+        let (run, taps) = place_taps(p, &axes, pitch, row_pitch);
+        let nv = choose_nv(isa, p.m_c, p.k_c * p.taps[0].len() * p.taps[1].len(), p.n * p.out[0] * p.out[1]);
+        let blocks = p.groups * p.m_c.div_ceil(nv * isa.lanes());
+        let row_bytes = 4 * p.k_c * p.step[0] * columns.min(p.step[1] * p.out[1] + axes[1].reach);
+        let (band_rows, band_images) = choose_band(p.n, p.out, row_bytes, blocks);
+        let mut direct = Direct {
+            isa,
+            nv,
+            packed,
+            axes,
+            pitch,
+            row_pitch,
+            run,
+            taps,
+            band_rows,
+            band_images,
+            x_off: Vec::new(),
+            y_off: Vec::new(),
+            problem,
+        };
+        direct.place_pixels();
+        direct
+    }
+
+    /// Fills the tables of offsets for the largest band.
+    fn place_pixels(&mut self) {
+        let p = &self.problem;
+        let [rows, columns] = self.axes;
+        let image_pitch = self.image_pitch();
+        let dst_c = p.m_c * p.groups;
+        for image in 0..self.band_images {
+            for r in 0..self.band_rows {
+                for c in 0..p.out[1] {
+                    let x = image * image_pitch + r * rows.step * self.row_pitch + c * columns.step * self.pitch;
+                    let y = (image * p.dst[0] + r * p.dst_step[0]) * p.dst[1] + c * p.dst_step[1];
+                    self.x_off.push(x);
+                    self.y_off.push(y * dst_c);
+                }
+            }
+        }
+    }
+
+    /// Floats from one image to the next, in the source or in a band of whole images.
+    fn image_pitch(&self) -> usize {
+        match self.packed {
+            true => self.axes[0].extent(self.band_rows) * self.row_pitch,
+            false => self.problem.src[0] * self.row_pitch,
+        }
+    }
+
+    /// Pixels and output channels of the largest tile.
+    pub fn tile(&self) -> (usize, usize) {
+        (max_pixels(self.isa, self.nv), self.nv * self.isa.lanes())
+    }
+
+    /// Used taps as (filter row, filter column), in the order of the sum: the order of the packed filters.
+    pub fn used_taps(&self) -> Vec<[usize; 2]> {
+        let [rows, columns] = &self.problem.taps;
+        rows.iter().flat_map(|r| columns.iter().map(move |c| [r.index, c.index])).collect()
+    }
+
+    /// The cost of one item, in multiply-adds.
+    pub fn item_cost(&self) -> usize {
+        let p = &self.problem;
+        let sum = self.taps.len() * self.run;
+        // What is not multiplied still has to be written.
+        (sum + 16) * self.x_off.len() * (self.nv * self.isa.lanes()).min(p.m_c.next_multiple_of(self.isa.lanes()))
+    }
+
+    /// Floats of scratch that one thread needs.
+    pub fn band_len(&self) -> usize {
+        if self.packed && !self.x_off.is_empty() { self.band_images * self.image_pitch() } else { 0 }
+    }
+
+    fn vectors(&self) -> usize {
+        self.problem.m_c.div_ceil(self.isa.lanes())
+    }
+
+    /// Blocks of output channels in one group.
+    pub fn blocks(&self) -> usize {
+        self.vectors().div_ceil(self.nv)
+    }
+
+    pub fn nv(&self) -> usize {
+        self.nv
+    }
+
+    fn bands_per_image(&self) -> usize {
+        self.problem.out[0].div_ceil(self.band_rows)
+    }
+
+    fn bands(&self) -> usize {
+        if self.x_off.is_empty() || self.problem.n == 0 {
+            return 0;
+        }
+        self.problem.n.div_ceil(self.band_images) * self.bands_per_image()
+    }
+
+    /// Number of independent pieces of work: bands, groups and blocks of output channels, in this order.
+    pub fn items(&self) -> usize {
+        self.bands() * self.problem.groups * self.blocks()
+    }
+
+    /// Pixels of each block of the statistics, in order; the shape alone decides.
+    pub fn stat_blocks(&self) -> Vec<usize> {
+        (0..self.bands()).flat_map(|b| stats::split(self.pixels(&self.band(b)))).collect()
+    }
+
+    /// Statistics blocks of the largest band, and of all.
+    fn stat_blocks_per_band(&self) -> usize {
+        stats::split(self.x_off.len()).count()
+    }
+
+    /// Most statistics blocks there are.
+    pub fn max_stat_blocks(&self) -> usize {
+        self.bands() * self.stat_blocks_per_band()
+    }
+
+    fn band(&self, index: usize) -> Band {
+        let per_image = self.bands_per_image();
+        let (image, row) = (index / per_image * self.band_images, index % per_image * self.band_rows);
+        let p = &self.problem;
+        Band { images: image..(image + self.band_images).min(p.n), rows: row..(row + self.band_rows).min(p.out[0]) }
+    }
+
+    fn pixels(&self, band: &Band) -> usize {
+        band.images.len() * band.rows.len() * self.problem.out[1]
+    }
+
+    /// Does the items of `range`; `scratch` has [`Direct::band_len`] floats.
+    ///
+    /// # Safety
+    /// The buffers have the sizes of the problem, and no one else writes what these items write: their outputs, and their
+    /// part of the partial statistics.
+    pub unsafe fn run_items(&self, buffers: &Buffers, range: Range<usize>, scratch: &mut [f32]) {
+        if !range.is_empty() {
+            self.isa.dispatch(Items { direct: self, buffers, range, scratch });
+        }
+    }
+
+    /// Copies what `band` reads of `group` to `out`, with zeros where the source ends.
+    fn pack_band(&self, x: &[f32], band: &Band, group: usize, out: &mut [f32]) {
+        let p = &self.problem;
+        let [rows, columns] = self.axes;
+        let src_c = p.k_c * p.groups;
+        let width = self.row_pitch / self.pitch;
+        // Packed columns that lie inside the source.
+        let inside = |i: usize| columns.base + (i * columns.src_step) as isize;
+        let first = (0..width).find(|&i| inside(i) >= 0).unwrap_or(width);
+        let end = (first..width).find(|&i| inside(i) >= p.src[1] as isize).unwrap_or(width);
+        let mut lines = out.chunks_exact_mut(self.row_pitch);
+        for image in band.images.clone() {
+            for i in 0..rows.extent(band.rows.len()) {
+                let Some(line) = lines.next() else { return };
+                let row = rows.base + ((band.rows.start * rows.step + i) * rows.src_step) as isize;
+                if row < 0 || row >= p.src[0] as isize || first >= end {
+                    line.fill(0.0);
+                    continue;
+                }
+                line[..first * self.pitch].fill(0.0);
+                line[end * self.pitch..].fill(0.0);
+                let start = (image * p.src[0] + row as usize) * p.src[1] + inside(first) as usize;
+                let line = &mut line[first * self.pitch..end * self.pitch];
+                if self.pitch == src_c && columns.src_step == 1 {
+                    line.copy_from_slice(&x[start * src_c..][..line.len()]);
+                    continue;
+                }
+                for (c, pixel) in line.chunks_exact_mut(self.pitch).enumerate() {
+                    let from = (start + c * columns.src_step) * src_c + group * p.k_c;
+                    pixel[..p.k_c].copy_from_slice(&x[from..from + p.k_c]);
+                }
+            }
+        }
+    }
+}
+
+/// The pitch of packed pixels: never such that neighbouring outputs are a multiple of 4 KiB apart.
+fn packed_pitch(k_c: usize, step: usize) -> usize {
+    if (k_c * step * 4).is_multiple_of(4096) { k_c + 16 } else { k_c }
+}
+
+/// Floats that a tap sums over, and the taps' offsets: columns that follow each other in memory are one tap.
+fn place_taps(p: &Problem, axes: &[Axis; 2], pitch: usize, row_pitch: usize) -> (usize, Vec<usize>) {
+    // Axis::new made every difference non-negative.
+    let index = |axis: usize, t: &AxisTap| match axes[axis].src_step {
+        1 => (t.offset - axes[axis].base) as usize,
+        _ => 0,
+    };
+    let [rows, columns] = &p.taps;
+    let merged = pitch == p.k_c && columns.windows(2).all(|w| index(1, &w[1]) == index(1, &w[0]) + 1);
+    let used = if merged { &columns[..columns.len().min(1)] } else { &columns[..] };
+    let run = if merged { p.k_c * columns.len() } else { p.k_c };
+    let offset = |r: &AxisTap, c: &AxisTap| index(0, r) * row_pitch + index(1, c) * pitch;
+    (run, rows.iter().flat_map(|r| used.iter().map(move |c| offset(r, c))).collect())
+}
+
+/// The items of one thread.
+struct Items<'a> {
+    direct: &'a Direct,
+    buffers: &'a Buffers<'a>,
+    range: Range<usize>,
+    scratch: &'a mut [f32],
+}
+
+impl Kernel for Items<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let d = self.direct;
+        let blocks = d.blocks();
+        let mut in_scratch = usize::MAX;
+        for item in self.range {
+            let (unit, block) = (item / blocks, item % blocks);
+            let (band, group) = (unit / d.problem.groups, unit % d.problem.groups);
+            let bounds = d.band(band);
+            if d.packed && in_scratch != unit {
+                d.pack_band(self.buffers.x, &bounds, group, self.scratch);
+                in_scratch = unit;
+            }
+            run_item(s, d, self.buffers, self.scratch, [band, group, block], &bounds);
+        }
+    }
+}
+
+/// One block of output channels for one band.
+#[inline(always)]
+fn run_item<S: Simd>(s: S, d: &Direct, b: &Buffers, scratch: &[f32], [index, group, block]: [usize; 3], band: &Band) {
+    let p = &d.problem;
+    let (src_c, dst_c) = (p.k_c * p.groups, p.m_c * p.groups);
+    let nv = d.nv.min(d.vectors() - block * d.nv);
+    let lanes = (p.m_c - block * d.nv * S::LANES).min(nv * S::LANES);
+    let sum = d.taps.len() * d.run;
+    let group_len = d.vectors() * S::LANES * sum;
+    let channel = group * p.m_c + block * d.nv * S::LANES;
+    let pixel = |axis: usize, i: usize| i * p.dst_step[axis] + p.dst_origin[axis];
+    let dst = ((band.images.start * p.dst[0] + pixel(0, band.rows.start)) * p.dst[1] + pixel(1, 0)) * dst_c + channel;
+    let x = match d.packed {
+        true => scratch.as_ptr(),
+        // Outputs that no tap reaches read nothing; there may be more of them than source rows.
+        false if d.taps.is_empty() => b.x.as_ptr(),
+        false => {
+            let row = band.images.start * p.src[0] + band.rows.start * d.axes[0].step;
+            b.x[row * d.row_pitch + group * p.k_c..].as_ptr()
+        }
+    };
+    debug_assert!(d.packed || d.pitch == src_c);
+    let pixels = d.pixels(band);
+    let mut task = Block {
+        tiles: 0,
+        x,
+        x_off: d.x_off.as_ptr(),
+        taps: &d.taps,
+        run: d.run,
+        w: b.packed[group * group_len + block * d.nv * S::LANES * sum..].as_ptr(),
+        y: b.y.as_mut_ptr().wrapping_add(dst),
+        y_off: d.y_off.as_ptr(),
+        tail: lanes - (nv - 1) * S::LANES,
+        bias: b.bias.map_or(std::ptr::null(), |bias| bias[channel..].as_ptr()),
+        residual: b.residual.map_or(std::ptr::null(), |r| r[dst..].as_ptr()),
+        activation: b.activation,
+    };
+    // Tiles of two sizes that differ by one pixel, so that no tile is nearly empty.
+    let tiles = pixels.div_ceil(max_pixels(d.isa, nv));
+    let (small, large_tiles) = (pixels / tiles, pixels % tiles);
+    for (mr, tiles) in [(small + 1, large_tiles), (small, tiles - large_tiles)] {
+        task.tiles = tiles;
+        if tiles > 0 {
+            run_block(s, mr, nv, task);
+        }
+        task.x_off = task.x_off.wrapping_add(mr * tiles);
+        task.y_off = task.y_off.wrapping_add(mr * tiles);
+    }
+    let written = stats::Written { y: task.y, offsets: &d.y_off[..pixels], lanes };
+    if !b.activation.is_hot() {
+        // SAFETY: the outputs that this item has just written.
+        unsafe { stats::activate(s, &written, b.activation) };
+    }
+    if let Some(partials) = b.partials {
+        let first = index * d.stat_blocks_per_band();
+        // SAFETY: the outputs that this item has just written; their part of the partial statistics.
+        unsafe { stats::block_statistics(s, &written, partials, first, dst_c, channel) };
+    }
+}

@@ -1,0 +1,181 @@
+//! The forward convolution.
+
+use super::direct::{AxisTap, Buffers, Direct, Problem};
+use super::epilogue::Epilogue;
+use super::pack::FilterLayout;
+use super::shape::Conv2dShape;
+use super::stats;
+use super::{align_scratch, check_len, share_items};
+use crate::mem::DisjointMut;
+use crate::simd::Isa;
+use crate::threads::{Team, part};
+
+/// How a forward convolution of one shape is done with one instruction set.
+///
+/// The choice looks at the geometry alone, so an image has the same bits alone and in any batch, with any number of threads.
+///
+/// ```
+/// use striate_kernels::conv::{Conv2dShape, Epilogue, ForwardArgs, ForwardPlan};
+/// use striate_kernels::{simd::isa, threads::Team};
+/// let shape = Conv2dShape { n: 1, ih: 3, iw: 3, ic: 1, oc: 1, kh: 3, kw: 3, stride: [1, 1], pads: [1; 4], dilation: [1, 1], groups: 1 };
+/// let (team, plan) = (Team::new(1), ForwardPlan::new(shape, isa()));
+/// let mut packed = vec![0.0; plan.packed_len()];
+/// plan.pack(&team, &[1.0; 9], &mut packed);
+/// let mut y = vec![0.0; shape.y_len()];
+/// let mut scratch = vec![0.0; plan.scratch_len(team.threads())];
+/// let args = ForwardArgs { x: &[1.0; 9], packed: &packed, epilogue: Epilogue::default(), stats: None, y: &mut y, scratch: &mut scratch };
+/// plan.run(&team, args);
+/// assert_eq!(y, [4.0, 6.0, 4.0, 6.0, 9.0, 6.0, 4.0, 6.0, 4.0]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct ForwardPlan {
+    shape: Conv2dShape,
+    isa: Isa,
+    direct: Direct,
+    filters: FilterLayout,
+    /// Pixels of each block of the statistics.
+    blocks: Vec<usize>,
+}
+
+/// What [`ForwardPlan::run`] reads and writes.
+pub struct ForwardArgs<'a> {
+    /// Input, [N, IH, IW, IC].
+    pub x: &'a [f32],
+    /// Filters as [`ForwardPlan::pack`] wrote them.
+    pub packed: &'a [f32],
+    /// Bias, residual and activation.
+    pub epilogue: Epilogue<'a>,
+    /// Gets mean and biased variance of each channel of `y` (as written, activation included), [2, OC].
+    pub stats: Option<&'a mut [f32]>,
+    /// Output, [N, OH, OW, OC].
+    pub y: &'a mut [f32],
+    /// At least [`ForwardPlan::scratch_len`] floats, contents of no meaning before and after.
+    pub scratch: &'a mut [f32],
+}
+
+/// Floats at the end of scratch that alignment may cost.
+const SLACK: usize = 16;
+
+impl ForwardPlan {
+    /// Plans the convolution.
+    ///
+    /// # Panics
+    /// Where `shape.check()` is an error.
+    pub fn new(shape: Conv2dShape, isa: Isa) -> Self {
+        shape.check().unwrap_or_else(|e| panic!("{e}"));
+        let (kernel, out) = ([shape.kh, shape.kw], [shape.oh(), shape.ow()]);
+        let [m_c, k_c] = [shape.oc_per_group(), shape.ic_per_group()];
+        let taps = [0, 1].map(|axis| {
+            let at = |k: usize| (k * shape.dilation[axis]) as isize - shape.pads[axis] as isize;
+            (0..kernel[axis]).map(|index| AxisTap { index, offset: at(index) }).collect()
+        });
+        let problem = Problem {
+            n: shape.n,
+            groups: shape.groups,
+            src: [shape.ih, shape.iw],
+            out,
+            dst: out,
+            dst_step: [1, 1],
+            dst_origin: [0, 0],
+            step: shape.stride,
+            taps,
+            k_c,
+            m_c,
+        };
+        let direct = Direct::new(problem, isa);
+        let size = shape.kh * shape.kw;
+        let filters = FilterLayout {
+            group_stride: m_c * k_c * size,
+            m_stride: k_c * size,
+            k_stride: size,
+            ..FilterLayout::new(&direct, isa, shape.kw, [m_c, k_c], shape.groups)
+        };
+        ForwardPlan { shape, isa, blocks: direct.stat_blocks(), direct, filters }
+    }
+
+    /// The shape that was planned.
+    pub fn shape(&self) -> &Conv2dShape {
+        &self.shape
+    }
+
+    /// The kernel's name: `conv2d_f32_`, the tile as pixels x output channels, the instruction set.
+    pub fn kernel_name(&self) -> String {
+        let (pixels, channels) = self.direct.tile();
+        format!("conv2d_f32_{pixels}x{channels}_{}", self.isa)
+    }
+
+    /// Floats of the packed filters.
+    pub fn packed_len(&self) -> usize {
+        self.filters.packed_len()
+    }
+
+    /// Packs filters [OC, IC/groups, KH, KW] to `packed`, which has at least [`ForwardPlan::packed_len`] floats.
+    pub fn pack(&self, team: &Team, w_oihw: &[f32], packed: &mut [f32]) {
+        check_len("w", w_oihw.len(), self.shape.w_len());
+        self.filters.pack(team, w_oihw, packed);
+    }
+
+    /// Floats of scratch that [`ForwardPlan::run`] needs with a team of `threads`.
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        threads * self.band_len() + self.partials_len() + SLACK
+    }
+
+    fn band_len(&self) -> usize {
+        self.direct.band_len().next_multiple_of(SLACK)
+    }
+
+    fn partials_len(&self) -> usize {
+        self.direct.max_stat_blocks() * stats::PARTS * self.shape.oc
+    }
+
+    /// `y = activation(conv(x, w) + bias + residual)`.
+    ///
+    /// # Panics
+    /// Where a buffer has not the size that the shape asks for.
+    pub fn run(&self, team: &Team, args: ForwardArgs) {
+        let shape = &self.shape;
+        check_len("x", args.x.len(), shape.x_len());
+        check_len("y", args.y.len(), shape.y_len());
+        assert!(args.packed.len() >= self.packed_len(), "packed filters: {} floats", args.packed.len());
+        args.epilogue.bias.inspect(|b| check_len("bias", b.len(), shape.oc));
+        args.epilogue.residual.inspect(|r| check_len("residual", r.len(), shape.y_len()));
+        args.stats.as_ref().inspect(|s| check_len("stats", s.len(), 2 * shape.oc));
+        let scratch = align_scratch(args.scratch, self.scratch_len(team.threads()) - SLACK);
+        let (bands, partials) = scratch.split_at_mut(team.threads() * self.band_len());
+        let bands = DisjointMut::new(bands);
+        let buffers = Buffers {
+            x: args.x,
+            packed: args.packed,
+            bias: args.epilogue.bias,
+            residual: args.epilogue.residual,
+            activation: args.epilogue.activation,
+            y: DisjointMut::new(args.y),
+            partials: args.stats.as_ref().map(|_| DisjointMut::new(&mut *partials)),
+        };
+        team.run(|index, count| {
+            // SAFETY: each thread has its own band, and its own items; the sizes were checked.
+            unsafe {
+                let band = bands.slice_mut(index * self.band_len()..(index + 1) * self.band_len());
+                share_items(&[&self.direct], index, count, |_, range| self.direct.run_items(&buffers, range, band));
+            }
+        });
+        if let Some(out) = args.stats {
+            self.merge(team, partials, out);
+        }
+    }
+
+    fn merge(&self, team: &Team, partials: &[f32], out: &mut [f32]) {
+        if self.blocks.is_empty() {
+            return out.fill(0.0);
+        }
+        let channels = self.shape.oc;
+        let out = DisjointMut::new(out);
+        team.run(|index, count| {
+            let range = part(channels, index, count);
+            // SAFETY: each thread has its own channels.
+            let halves =
+                unsafe { [out.slice_mut(range.clone()), out.slice_mut(channels + range.start..channels + range.end)] };
+            stats::merge(partials, &self.blocks, channels, range, halves);
+        });
+    }
+}

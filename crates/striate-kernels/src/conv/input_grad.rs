@@ -1,0 +1,146 @@
+//! The gradient of a convolution with respect to its input.
+
+use super::direct::{AxisTap, Buffers, Direct, Problem};
+use super::epilogue::Activation;
+use super::pack::FilterLayout;
+use super::shape::Conv2dShape;
+use super::{align_scratch, check_len, share_items};
+use crate::mem::DisjointMut;
+use crate::simd::Isa;
+use crate::threads::{Team, part};
+
+/// How the input gradient of one shape is done with one instruction set.
+///
+/// It is the forward kernel with input and output channels exchanged. A stride of `s` makes `s` phases an axis: the input
+/// pixels with the same remainder see the same taps, so each phase is a dense convolution of its own.
+#[derive(Clone, Debug)]
+pub struct InputGradPlan {
+    shape: Conv2dShape,
+    isa: Isa,
+    phases: Vec<(Direct, FilterLayout)>,
+}
+
+const SLACK: usize = 16;
+
+impl InputGradPlan {
+    /// Plans the gradient; `shape` is that of the forward convolution.
+    ///
+    /// # Panics
+    /// Where `shape.check()` is an error.
+    pub fn new(shape: Conv2dShape, isa: Isa) -> Self {
+        shape.check().unwrap_or_else(|e| panic!("{e}"));
+        let [m_c, k_c] = [shape.ic_per_group(), shape.oc_per_group()];
+        let size = shape.kh * shape.kw;
+        let phase = |origin: [usize; 2]| {
+            let direct = Direct::new(phase_problem(&shape, origin), isa);
+            let filters = FilterLayout {
+                group_stride: m_c * k_c * size,
+                m_stride: size,
+                k_stride: m_c * size,
+                ..FilterLayout::new(&direct, isa, shape.kw, [m_c, k_c], shape.groups)
+            };
+            (direct, filters)
+        };
+        let rows = 0..shape.stride[0].min(shape.ih);
+        let phases = rows.flat_map(|r| (0..shape.stride[1].min(shape.iw)).map(move |c| [r, c])).map(phase).collect();
+        InputGradPlan { shape, isa, phases }
+    }
+
+    /// The forward convolution's shape.
+    pub fn shape(&self) -> &Conv2dShape {
+        &self.shape
+    }
+
+    /// The kernel's name: `conv2d_input_grad_f32_`, the tile as pixels x input channels, the instruction set.
+    pub fn kernel_name(&self) -> String {
+        let (pixels, channels) = self.phases[0].0.tile();
+        format!("conv2d_input_grad_f32_{pixels}x{channels}_{}", self.isa)
+    }
+
+    /// Floats of the packed filters.
+    pub fn packed_len(&self) -> usize {
+        self.phases.iter().map(|(_, filters)| filters.packed_len().next_multiple_of(SLACK)).sum()
+    }
+
+    /// Packs filters [OC, IC/groups, KH, KW] to `packed`, which has at least [`InputGradPlan::packed_len`] floats.
+    pub fn pack(&self, team: &Team, w_oihw: &[f32], packed: &mut [f32]) {
+        check_len("w", w_oihw.len(), self.shape.w_len());
+        let mut parts = Vec::with_capacity(self.phases.len());
+        let mut rest = &mut packed[..self.packed_len()];
+        for (_, filters) in &self.phases {
+            let (part, after) = rest.split_at_mut(filters.packed_len().next_multiple_of(SLACK));
+            parts.push(DisjointMut::new(part));
+            rest = after;
+        }
+        team.run(|index, count| {
+            for ((_, filters), packed) in self.phases.iter().zip(&parts) {
+                part(filters.tasks(), index, count).for_each(|task| filters.pack_task(task, w_oihw, *packed));
+            }
+        });
+    }
+
+    /// Floats of scratch that [`InputGradPlan::run`] needs with a team of `threads`.
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        threads * self.band_len() + SLACK
+    }
+
+    fn band_len(&self) -> usize {
+        self.phases.iter().map(|(direct, _)| direct.band_len().next_multiple_of(SLACK)).max().unwrap_or(0)
+    }
+
+    /// `dx` [N, IH, IW, IC] from `dy` [N, OH, OW, OC]. All of `dx` is written.
+    ///
+    /// # Panics
+    /// Where a buffer has not the size that the shape asks for.
+    pub fn run(&self, team: &Team, dy: &[f32], packed: &[f32], dx: &mut [f32], scratch: &mut [f32]) {
+        check_len("dy", dy.len(), self.shape.y_len());
+        check_len("dx", dx.len(), self.shape.x_len());
+        assert!(packed.len() >= self.packed_len(), "packed filters: {} floats", packed.len());
+        let bands = DisjointMut::new(align_scratch(scratch, team.threads() * self.band_len()));
+        let dx = DisjointMut::new(dx);
+        let mut at = 0;
+        let mut work = Vec::with_capacity(self.phases.len());
+        for (direct, filters) in &self.phases {
+            let packed = &packed[at..at + filters.packed_len()];
+            let (bias, residual, activation, partials) = (None, None, Activation::None, None);
+            work.push((direct, Buffers { x: dy, packed, bias, residual, activation, y: dx, partials }));
+            at += filters.packed_len().next_multiple_of(SLACK);
+        }
+        let directs: Vec<&Direct> = work.iter().map(|w| w.0).collect();
+        team.run(|index, count| {
+            // SAFETY: each thread has its own band, and its own items; phases write different pixels; the sizes were checked.
+            unsafe {
+                let band = bands.slice_mut(index * self.band_len()..(index + 1) * self.band_len());
+                share_items(&directs, index, count, |phase, range| {
+                    work[phase].0.run_items(&work[phase].1, range, band)
+                });
+            }
+        });
+    }
+}
+
+/// The input pixels `origin + i * stride`, as a dense sum over dy.
+fn phase_problem(shape: &Conv2dShape, origin: [usize; 2]) -> Problem {
+    let (kernel, size) = ([shape.kh, shape.kw], [shape.ih, shape.iw]);
+    let out = [0, 1].map(|axis| (size[axis] - origin[axis]).div_ceil(shape.stride[axis]));
+    let taps = [0, 1].map(|axis| {
+        let stride = shape.stride[axis] as isize;
+        // Input i is read by output (i + pad - k * dilation) / stride where that is whole. Last taps first: offsets ascend.
+        let at = |k: usize| (origin[axis] + shape.pads[axis]) as isize - (k * shape.dilation[axis]) as isize;
+        let whole = (0..kernel[axis]).rev().filter(|&k| at(k).rem_euclid(stride) == 0);
+        whole.map(|index| AxisTap { index, offset: at(index).div_euclid(stride) }).collect()
+    });
+    Problem {
+        n: shape.n,
+        groups: shape.groups,
+        src: [shape.oh(), shape.ow()],
+        out,
+        dst: size,
+        dst_step: shape.stride,
+        dst_origin: origin,
+        step: [1, 1],
+        taps,
+        k_c: shape.oc_per_group(),
+        m_c: shape.ic_per_group(),
+    }
+}

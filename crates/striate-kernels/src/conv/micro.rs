@@ -1,0 +1,194 @@
+//! The microkernel of the direct convolution: `MR` output pixels by `NV` vectors of output channels.
+//!
+//! The accumulators stay in registers through the whole sum. Each output is one chain of multiply-adds, over the taps in
+//! order and the channels in order, so its bits depend neither on the tile that computes it nor on its place in one.
+
+use super::epilogue::Activation;
+use crate::simd::{Kernel, Simd};
+
+/// What one call computes: `tiles` tiles of MR pixels each, for one block of output channels.
+///
+/// All offsets are in floats. Output pixel `p` reads `run` consecutive floats from `x + x_off[p] + taps[t]` for each tap `t`,
+/// and writes NV vectors (the last one `tail` lanes) to `y + y_off[p]`.
+#[derive(Clone, Copy)]
+pub(super) struct Block<'a> {
+    /// Number of tiles; `x_off` and `y_off` hold `tiles * MR` entries.
+    pub tiles: usize,
+    pub x: *const f32,
+    pub x_off: *const usize,
+    pub taps: &'a [usize],
+    pub run: usize,
+    /// Packed filters of this block, [taps][run][NV * LANES].
+    pub w: *const f32,
+    pub y: *mut f32,
+    pub y_off: *const usize,
+    /// Valid lanes of the last vector.
+    pub tail: usize,
+    /// Bias of the block, or null.
+    pub bias: *const f32,
+    /// Residual, addressed like `y`, or null.
+    pub residual: *const f32,
+    /// Applied if it is hot, else left to the caller.
+    pub activation: Activation,
+}
+
+/// [`Block`] with the tile's size: what the vectors run.
+pub(super) struct Tile<'a, const MR: usize, const NV: usize>(pub Block<'a>);
+
+impl<const MR: usize, const NV: usize> Kernel for Tile<'_, MR, NV> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let b = &self.0;
+        for tile in 0..b.tiles {
+            // SAFETY: `Block`'s offsets stay within x, w and y, which the driver checked.
+            unsafe {
+                let acc = sum_tile::<S, MR, NV>(s, b, b.x_off.add(tile * MR));
+                finish_tile::<S, MR, NV>(s, b, acc, b.y_off.add(tile * MR));
+            }
+        }
+    }
+}
+
+/// One channel of all pixels: NV filter vectors, MR broadcasts, MR * NV multiply-adds.
+///
+/// # Safety
+/// `w` has NV vectors, each pixel a float at `k`.
+#[inline(always)]
+unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
+    s: S,
+    acc: &mut [[S::V; NV]; MR],
+    pixels: &[*const f32; MR],
+    k: usize,
+    w: *const f32,
+) {
+    // SAFETY: by contract.
+    unsafe {
+        let filters: [S::V; NV] = std::array::from_fn(|v| s.load(w.add(v * S::LANES)));
+        for m in 0..MR {
+            let value = s.splat(*pixels[m].add(k));
+            for v in 0..NV {
+                acc[m][v] = s.mul_add(value, filters[v], acc[m][v]);
+            }
+        }
+    }
+}
+
+/// The sums of one tile.
+///
+/// # Safety
+/// `x_off` has MR entries, all within the bounds that `Block` states.
+#[inline(always)]
+unsafe fn sum_tile<S: Simd, const MR: usize, const NV: usize>(
+    s: S,
+    b: &Block,
+    x_off: *const usize,
+) -> [[S::V; NV]; MR] {
+    let width = NV * S::LANES;
+    let mut acc = [[s.zero(); NV]; MR];
+    // SAFETY: by contract.
+    unsafe {
+        let pixels: [*const f32; MR] = std::array::from_fn(|m| b.x.add(*x_off.add(m)));
+        let mut w = b.w;
+        for &tap in b.taps {
+            let (mut k, end) = (tap, tap + b.run);
+            while k + 4 <= end {
+                step::<S, MR, NV>(s, &mut acc, &pixels, k, w);
+                step::<S, MR, NV>(s, &mut acc, &pixels, k + 1, w.add(width));
+                step::<S, MR, NV>(s, &mut acc, &pixels, k + 2, w.add(2 * width));
+                step::<S, MR, NV>(s, &mut acc, &pixels, k + 3, w.add(3 * width));
+                k += 4;
+                w = w.add(4 * width);
+            }
+            while k < end {
+                step::<S, MR, NV>(s, &mut acc, &pixels, k, w);
+                k += 1;
+                w = w.add(width);
+            }
+        }
+    }
+    acc
+}
+
+/// Adds bias and residual, applies a hot activation, writes the tile.
+///
+/// # Safety
+/// `y_off` has MR entries, all within the bounds that `Block` states.
+#[inline(always)]
+unsafe fn finish_tile<S: Simd, const MR: usize, const NV: usize>(
+    s: S,
+    b: &Block,
+    mut acc: [[S::V; NV]; MR],
+    y_off: *const usize,
+) {
+    let lanes = |v: usize| if v + 1 == NV { b.tail } else { S::LANES };
+    // SAFETY: by contract.
+    unsafe {
+        if !b.bias.is_null() {
+            let bias: [S::V; NV] = std::array::from_fn(|v| s.load_partial(b.bias.add(v * S::LANES), lanes(v)));
+            for row in &mut acc {
+                for v in 0..NV {
+                    row[v] = s.add(row[v], bias[v]);
+                }
+            }
+        }
+        if !b.residual.is_null() {
+            for m in 0..MR {
+                let p = b.residual.add(*y_off.add(m));
+                for v in 0..NV {
+                    acc[m][v] = s.add(acc[m][v], s.load_partial(p.add(v * S::LANES), lanes(v)));
+                }
+            }
+        }
+        match b.activation {
+            Activation::Relu => {
+                let zero = s.zero();
+                acc.iter_mut().flatten().for_each(|v| *v = s.max(zero, *v));
+            }
+            Activation::Clip { lo, hi } => {
+                let (lo, hi) = (s.splat(lo), s.splat(hi));
+                acc.iter_mut().flatten().for_each(|v| *v = s.min(hi, s.max(lo, *v)));
+            }
+            _ => {}
+        }
+        for m in 0..MR {
+            let p = b.y.add(*y_off.add(m));
+            for v in 0..NV - 1 {
+                s.store(p.add(v * S::LANES), acc[m][v]);
+            }
+            let last = p.add((NV - 1) * S::LANES);
+            if b.tail == S::LANES {
+                s.store(last, acc[m][NV - 1]);
+            } else {
+                s.store_partial(last, b.tail, acc[m][NV - 1]);
+            }
+        }
+    }
+}
+
+/// Runs `block` with tiles of `mr` pixels by `nv` vectors. Sizes that do not exist do nothing; `choose` never asks for one.
+#[inline(always)]
+pub(super) fn run_block<S: Simd>(s: S, mr: usize, nv: usize, block: Block) {
+    macro_rules! table {
+        ($($nv:literal: $($mr:literal)*;)*) => {
+            match (nv, mr) {
+                $($(($nv, $mr) => s.vectorize(Tile::<$mr, $nv>(block)),)*)*
+                _ => debug_assert!(false, "no tile of {mr} pixels by {nv} vectors"),
+            }
+        };
+    }
+    if S::LANES == 16 {
+        table! {
+            1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
+            2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
+            3: 1 2 3 4 5 6 7 8;
+            4: 1 2 3 4 5 6;
+        }
+    } else {
+        table! {
+            1: 1 2 3 4 5 6 7 8 9 10 11 12;
+            2: 1 2 3 4 5 6;
+            3: 1 2 3 4;
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Filters in the order in which the direct kernel reads them: `[group][block][tap][k][NV * LANES]`.
+
+use super::direct::Direct;
+use crate::mem::DisjointMut;
+use crate::simd::Isa;
+use crate::threads::Team;
+
+/// Where the weight of output lane `m`, summed channel `k` and tap `t` of a group lies in OIHW: `m * m_stride + k * k_stride + t`.
+#[derive(Clone, Debug)]
+pub(super) struct FilterLayout {
+    pub groups: usize,
+    pub m_c: usize,
+    pub k_c: usize,
+    /// Floats of one group's filters, and from one output lane or summed channel to the next.
+    pub group_stride: usize,
+    pub m_stride: usize,
+    pub k_stride: usize,
+    /// Used taps in the order of the sum, as kh * KW + kw.
+    pub taps: Vec<usize>,
+    /// Lanes of a vector, vectors of a block.
+    pub lanes: usize,
+    pub nv: usize,
+}
+
+/// Summed channels that one task packs.
+const CHUNK: usize = 32;
+/// Lanes that are gathered together.
+const LANES: usize = 16;
+
+impl FilterLayout {
+    pub fn new(direct: &Direct, isa: Isa, kw: usize, [m_c, k_c]: [usize; 2], groups: usize) -> Self {
+        FilterLayout {
+            groups,
+            m_c,
+            k_c,
+            group_stride: 0,
+            m_stride: 0,
+            k_stride: 0,
+            taps: direct.used_taps().into_iter().map(|[r, c]| r * kw + c).collect(),
+            lanes: isa.lanes(),
+            nv: direct.nv(),
+        }
+    }
+
+    /// Floats of the packed filters.
+    pub fn packed_len(&self) -> usize {
+        self.groups * self.m_c.next_multiple_of(self.lanes) * self.taps.len() * self.k_c
+    }
+
+    /// Independent tasks: groups, blocks, chunks of summed channels.
+    pub fn tasks(&self) -> usize {
+        self.groups * self.m_c.div_ceil(self.nv * self.lanes) * self.k_c.div_ceil(CHUNK)
+    }
+
+    /// Packs all, on all threads of `team`.
+    pub fn pack(&self, team: &Team, w: &[f32], packed: &mut [f32]) {
+        let parts = DisjointMut::new(&mut packed[..self.packed_len()]);
+        team.for_each(self.tasks(), |task| self.pack_task(task, w, parts));
+    }
+
+    /// Packs one chunk of one block of one group.
+    pub fn pack_task(&self, task: usize, w: &[f32], packed: DisjointMut<f32>) {
+        let (chunks, blocks) = (self.k_c.div_ceil(CHUNK), self.m_c.div_ceil(self.nv * self.lanes));
+        let (chunk, block, group) = (task % chunks, task / chunks % blocks, task / chunks / blocks);
+        let first = block * self.nv * self.lanes;
+        let width = (self.nv * self.lanes).min(self.m_c.next_multiple_of(self.lanes) - first);
+        let sum = self.taps.len() * self.k_c;
+        let start = (group * self.m_c.next_multiple_of(self.lanes) + first) * sum;
+        let ks = chunk * CHUNK..self.k_c.min((chunk + 1) * CHUNK);
+        // Lanes in small groups: their rows may be a power of two apart, which the first cache holds few of.
+        for lane in (0..width).step_by(LANES) {
+            let lanes = LANES.min(width - lane);
+            let valid = self.m_c.saturating_sub(first + lane).min(lanes);
+            for k in ks.clone() {
+                let from = group * self.group_stride + (first + lane) * self.m_stride + k * self.k_stride;
+                for (t, &tap) in self.taps.iter().enumerate() {
+                    let at = start + (t * self.k_c + k) * width + lane;
+                    // SAFETY: each task has its own rows of the packed filters.
+                    let row = unsafe { packed.slice_mut(at..at + lanes) };
+                    if valid > 0 {
+                        gather(&w[from + tap..], self.m_stride, &mut row[..valid]);
+                    }
+                    row[valid..].fill(0.0);
+                }
+            }
+        }
+    }
+}
+
+/// `row[i] = w[i * stride]`.
+#[inline]
+fn gather(w: &[f32], stride: usize, row: &mut [f32]) {
+    if stride == 1 {
+        row.copy_from_slice(&w[..row.len()]);
+        return;
+    }
+    for (to, from) in row.iter_mut().zip(w.iter().step_by(stride)) {
+        *to = *from;
+    }
+}

@@ -1,0 +1,147 @@
+//! What is done to outputs just written: activations that are too large for the tile, and batch-norm statistics.
+
+use super::epilogue::Activation;
+use crate::mem::DisjointMut;
+use crate::simd::Simd;
+use std::ops::Range;
+
+/// The most pixels of a block of statistics.
+const MAX_BLOCK: usize = 4096;
+/// Numbers that a block leaves of each channel.
+pub(super) const PARTS: usize = 3;
+/// Pixels whose mean and squares are taken in registers.
+const GROUP: usize = 8;
+
+/// Outputs in the cache: `lanes` channels at each of `offsets`.
+pub(super) struct Written<'a> {
+    pub y: *mut f32,
+    pub offsets: &'a [usize],
+    pub lanes: usize,
+}
+
+/// Sizes of the blocks that `pixels` are cut into.
+pub(super) fn split(pixels: usize) -> impl Iterator<Item = usize> {
+    let blocks = pixels.div_ceil(MAX_BLOCK);
+    (0..blocks).map(move |b| pixels.min((b + 1) * MAX_BLOCK) - b * MAX_BLOCK)
+}
+
+/// Applies `activation` in place.
+///
+/// # Safety
+/// The outputs are the caller's alone.
+#[inline(always)]
+pub(super) unsafe fn activate<S: Simd>(s: S, written: &Written, activation: Activation) {
+    for &offset in written.offsets {
+        for c in (0..written.lanes).step_by(S::LANES) {
+            let n = written.lanes - c;
+            // SAFETY: by contract; `load_partial` and `store_partial` stop at `lanes`.
+            unsafe {
+                let p = written.y.add(offset + c);
+                s.store_partial(p, n, activation.apply_vector(s, s.load_partial(p, n)));
+            }
+        }
+    }
+}
+
+/// Mean and centred sum of squares of each channel, for each block of pixels, to `partials` [blocks][3][channels]: an origin
+/// near the mean, the mean's distance from it, and the squares.
+///
+/// A mean kept as one f32 would be rounded by far more than the blocks' means differ where it is large.
+///
+/// # Safety
+/// The outputs are the caller's alone, and so is the part of `partials` from block `first` on for these channels.
+#[inline(always)]
+pub(super) unsafe fn block_statistics<S: Simd>(
+    s: S,
+    written: &Written,
+    partials: DisjointMut<f32>,
+    first: usize,
+    channels: usize,
+    channel: usize,
+) {
+    for (block, pixels) in written.offsets.chunks(MAX_BLOCK).enumerate() {
+        for c in (0..written.lanes).step_by(S::LANES) {
+            let n = (written.lanes - c).min(S::LANES);
+            let at = (first + block) * PARTS * channels + channel + c;
+            // SAFETY: by contract.
+            unsafe {
+                for (part, value) in moments(s, written.y.add(c), pixels, n).into_iter().enumerate() {
+                    let at = at + part * channels;
+                    s.store_partial(partials.slice_mut(at..at + n).as_mut_ptr(), n, value);
+                }
+            }
+        }
+    }
+}
+
+/// Sum of the lanes of 8 vectors, pixel by pixel, in a tree.
+#[inline(always)]
+fn sum_group<S: Simd>(s: S, v: &[S::V; GROUP]) -> S::V {
+    let pairs: [S::V; 4] = std::array::from_fn(|j| s.add(v[j], v[j + 4]));
+    s.add(s.add(pairs[0], pairs[2]), s.add(pairs[1], pairs[3]))
+}
+
+/// Origin, distance of the mean from it, and centred sum of squares of `n` channels at `y + offset`, over all offsets.
+///
+/// All values are taken relative to the mean of the first 8 (of all, where there are fewer), so a mean that is large beside the deviation costs no digits.
+/// Groups of 8 pixels are centred in registers and joined by the formula of Chan, Golub and LeVeque (1979).
+///
+/// # Safety
+/// `n` floats at each offset are readable.
+#[inline(always)]
+unsafe fn moments<S: Simd>(s: S, y: *const f32, offsets: &[usize], n: usize) -> [S::V; PARTS] {
+    // SAFETY: by contract.
+    let load = |offset: usize| unsafe { s.load_partial(y.add(offset), n) };
+    let eighth = s.splat(1.0 / GROUP as f32);
+    let first = load(offsets[0]);
+    let head = &offsets[..offsets.len().min(GROUP)];
+    let from_first = head.iter().fold(s.zero(), |sum, &offset| s.add(sum, s.sub(load(offset), first)));
+    let origin = s.add(first, s.div(from_first, s.splat(head.len() as f32)));
+    let (mut sum, mut within, mut between) = (s.zero(), s.zero(), s.zero());
+    let mut groups = offsets.chunks_exact(GROUP);
+    for group in &mut groups {
+        let d: [S::V; GROUP] = std::array::from_fn(|j| s.sub(load(group[j]), origin));
+        let total = sum_group(s, &d);
+        let mean = s.mul(total, eighth);
+        let mut own = [s.zero(); 2];
+        for j in 0..GROUP {
+            let e = s.sub(d[j], mean);
+            own[j % 2] = s.mul_add(e, e, own[j % 2]);
+        }
+        within = s.add(within, s.add(own[0], own[1]));
+        sum = s.add(sum, total);
+        between = s.mul_add(total, mean, between);
+    }
+    for &offset in groups.remainder() {
+        let d = s.sub(load(offset), origin);
+        sum = s.add(sum, d);
+        between = s.mul_add(d, d, between);
+    }
+    let shift = s.div(sum, s.splat(offsets.len() as f32));
+    // Minus count * shift²; the difference of two sums of squares may not fall below zero.
+    let between = s.max(s.zero(), s.neg_mul_add(sum, shift, between));
+    [origin, shift, s.add(within, between)]
+}
+
+/// Joins the blocks' partial statistics in float64, in the order of the blocks: `out` [2, channels] gets mean and biased
+/// variance of the channels in `range`.
+pub(super) fn merge(partials: &[f32], counts: &[usize], channels: usize, range: Range<usize>, out: [&mut [f32]; 2]) {
+    let total: usize = counts.iter().sum();
+    let [means, variances] = out;
+    for (i, c) in range.enumerate() {
+        let block = |b: usize, part: usize| partials[(PARTS * b + part) * channels + c] as f64;
+        let block_mean = |b: usize| block(b, 0) + block(b, 1);
+        let sum: f64 = counts.iter().enumerate().map(|(b, &n)| n as f64 * block_mean(b)).sum();
+        let mean = sum / total as f64;
+        let squares: f64 = counts
+            .iter()
+            .enumerate()
+            .map(|(b, &n)| {
+                let d = block_mean(b) - mean;
+                block(b, 2) + n as f64 * d * d
+            })
+            .sum();
+        means[i] = mean as f32;
+        variances[i] = (squares / total as f64) as f32;
+    }
+}

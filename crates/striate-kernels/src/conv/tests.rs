@@ -1,0 +1,285 @@
+//! The convolution kernels against their scalar twins.
+
+use super::*;
+use crate::reference::{nchw_to_nhwc, nhwc_to_nchw, reference_conv2d, reference_conv2d_input_grad};
+use crate::simd::{Isa, available_isas};
+use crate::threads::Team;
+use proptest::prelude::*;
+
+/// Numbers from -1 to 1 that look random.
+pub(super) fn noise(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| x as f64).collect()
+}
+
+/// Errors relative to the largest value that the sum of absolute products could have, in units of 2^-24: a few times the
+/// root of the number of terms is what rounding gives.
+fn assert_close(got: &[f32], want: &[f64], terms: usize, what: &str) {
+    let bound = 2f64.powi(-24) * (8.0 + 4.0 * (terms as f64).sqrt()) * (1.0 + (terms as f64).sqrt() / 3.0);
+    assert_eq!(got.len(), want.len());
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        assert!(
+            (*got as f64 - want).abs() <= bound * (1.0 + want.abs()),
+            "{what}: at {i} {got}, exact {want}, {bound:e}"
+        );
+    }
+}
+
+fn forward(
+    shape: &Conv2dShape,
+    isa: Isa,
+    threads: usize,
+    x: &[f32],
+    w: &[f32],
+    epilogue: Epilogue,
+) -> (Vec<f32>, Vec<f32>) {
+    let (team, plan) = (Team::new(threads), ForwardPlan::new(*shape, isa));
+    let mut packed = vec![f32::NAN; plan.packed_len()];
+    plan.pack(&team, w, &mut packed);
+    let mut y = vec![f32::NAN; shape.y_len()];
+    let mut stats = vec![f32::NAN; 2 * shape.oc];
+    let mut scratch = vec![f32::NAN; plan.scratch_len(threads)];
+    let stats_out = Some(&mut stats[..]);
+    plan.run(&team, ForwardArgs { x, packed: &packed, epilogue, stats: stats_out, y: &mut y, scratch: &mut scratch });
+    (y, stats)
+}
+
+fn input_grad(shape: &Conv2dShape, isa: Isa, threads: usize, dy: &[f32], w: &[f32]) -> Vec<f32> {
+    let (team, plan) = (Team::new(threads), InputGradPlan::new(*shape, isa));
+    let mut packed = vec![f32::NAN; plan.packed_len()];
+    plan.pack(&team, w, &mut packed);
+    let mut dx = vec![f32::NAN; shape.x_len()];
+    let mut scratch = vec![f32::NAN; plan.scratch_len(threads)];
+    plan.run(&team, dy, &packed, &mut dx, &mut scratch);
+    dx
+}
+
+fn exact_forward(s: &Conv2dShape, x: &[f32], w: &[f32]) -> Vec<f64> {
+    let mut y = vec![0.0; s.y_len()];
+    reference_conv2d(s, &nhwc_to_nchw(&wide(x), [s.n, s.ic, s.ih, s.iw]), &wide(w), None, &mut y);
+    nchw_to_nhwc(&y, [s.n, s.oc, s.oh(), s.ow()])
+}
+
+fn exact_input_grad(s: &Conv2dShape, dy: &[f32], w: &[f32]) -> Vec<f64> {
+    let mut dx = vec![0.0; s.x_len()];
+    reference_conv2d_input_grad(s, &nhwc_to_nchw(&wide(dy), [s.n, s.oc, s.oh(), s.ow()]), &wide(w), &mut dx);
+    nchw_to_nhwc(&dx, [s.n, s.ic, s.ih, s.iw])
+}
+
+fn check_stats(y: &[f32], stats: &[f32], channels: usize, what: &str) {
+    let count = (y.len() / channels) as f64;
+    for c in 0..channels {
+        let values = || y.iter().skip(c).step_by(channels).map(|&v| v as f64);
+        let mean = values().sum::<f64>() / count;
+        let variance = values().map(|v| (v - mean) * (v - mean)).sum::<f64>() / count;
+        let scale = (mean * mean + variance).sqrt().max(1e-6);
+        assert!((stats[c] as f64 - mean).abs() <= 3e-7 * scale, "{what}: mean {} exact {mean}", stats[c]);
+        let got = stats[channels + c] as f64;
+        assert!((got - variance).abs() <= 1e-6 * variance + 1e-13 * scale, "{what}: variance {got} exact {variance}");
+    }
+}
+
+/// All that must hold for a shape, on every instruction set.
+fn check_shape(shape: &Conv2dShape) {
+    let (x, w) = (noise(shape.x_len(), 1), noise(shape.w_len(), 2));
+    let dy = noise(shape.y_len(), 3);
+    let (bias, residual) = (noise(shape.oc, 4), noise(shape.y_len(), 5));
+    let (y_exact, dx_exact) = (exact_forward(shape, &x, &w), exact_input_grad(shape, &dy, &w));
+    let with_epilogue: Vec<f64> = y_exact
+        .iter()
+        .enumerate()
+        .map(|(i, y)| (y + bias[i % shape.oc] as f64 + residual[i] as f64).max(0.0))
+        .collect();
+    let size = shape.kh * shape.kw;
+    let terms = [shape.ic_per_group() * size, shape.oc_per_group() * size];
+    for isa in available_isas() {
+        let what = format!("{isa} {shape:?}");
+        let (y, stats) = forward(shape, isa, 1, &x, &w, Epilogue::default());
+        assert_close(&y, &y_exact, terms[0], &what);
+        check_stats(&y, &stats, shape.oc, &what);
+        let epilogue = Epilogue { bias: Some(&bias), residual: Some(&residual), activation: Activation::Relu };
+        assert_close(&forward(shape, isa, 1, &x, &w, epilogue).0, &with_epilogue, terms[0], &what);
+        let dx = input_grad(shape, isa, 1, &dy, &w);
+        assert_close(&dx, &dx_exact, terms[1], &what);
+        for threads in [2, 3] {
+            assert!(forward(shape, isa, threads, &x, &w, Epilogue::default()) == (y.clone(), stats.clone()), "{what}");
+            assert!(input_grad(shape, isa, threads, &dy, &w) == dx, "{what}: {threads} threads");
+        }
+        let one = Conv2dShape { n: 1, ..*shape };
+        for n in 0..shape.n {
+            let (ix, iy) = (one.x_len(), one.y_len());
+            let (x, dy) = (&x[n * ix..(n + 1) * ix], &dy[n * iy..(n + 1) * iy]);
+            let alone = forward(&one, isa, 1, x, &w, Epilogue::default()).0;
+            assert!(alone == y[n * iy..(n + 1) * iy], "{what}: image {n} alone");
+            assert!(input_grad(&one, isa, 1, dy, &w) == dx[n * ix..(n + 1) * ix], "{what}: image {n} alone");
+        }
+    }
+}
+
+const BASE: Conv2dShape = Conv2dShape {
+    n: 1,
+    ih: 9,
+    iw: 11,
+    ic: 8,
+    oc: 16,
+    kh: 3,
+    kw: 3,
+    stride: [1, 1],
+    pads: [1; 4],
+    dilation: [1, 1],
+    groups: 1,
+};
+
+#[test]
+fn chosen_shapes() {
+    let shapes = [
+        BASE,
+        Conv2dShape { n: 3, ic: 64, oc: 64, ..BASE },
+        Conv2dShape { n: 2, ic: 5, oc: 131, ih: 5, iw: 6, ..BASE },
+        // 1x1, flattened; and as a Linear layer.
+        Conv2dShape { n: 2, kh: 1, kw: 1, pads: [0; 4], ic: 33, oc: 48, ..BASE },
+        Conv2dShape { n: 3, ih: 1, iw: 1, kh: 1, kw: 1, pads: [0; 4], ic: 40, oc: 1000, ..BASE },
+        // Stems.
+        Conv2dShape { n: 2, ih: 21, iw: 23, ic: 3, oc: 64, kh: 7, kw: 7, stride: [2, 2], pads: [3; 4], ..BASE },
+        Conv2dShape { ih: 8, iw: 8, ic: 1, oc: 6, kh: 5, kw: 5, pads: [0; 4], ..BASE },
+        // Strides, alone and with 1x1; filters that skip pixels.
+        Conv2dShape { n: 2, stride: [2, 2], ..BASE },
+        Conv2dShape { n: 2, kh: 1, kw: 1, pads: [0; 4], stride: [2, 2], ..BASE },
+        Conv2dShape { kh: 2, kw: 2, pads: [0; 4], stride: [4, 3], ..BASE },
+        // Pixels 4 KiB apart: the band is packed with another pitch.
+        Conv2dShape { n: 2, ih: 3, iw: 5, ic: 1024, oc: 40, kh: 1, kw: 1, pads: [0; 4], ..BASE },
+        Conv2dShape { ih: 3, iw: 5, ic: 1024, oc: 16, ..BASE },
+        Conv2dShape { ih: 5, iw: 7, ic: 512, oc: 16, stride: [2, 2], ..BASE },
+        // Dilation; taps that see padding alone; nothing but padding.
+        Conv2dShape { dilation: [2, 3], pads: [2, 3, 2, 3], ..BASE },
+        Conv2dShape { ih: 3, iw: 3, dilation: [4, 4], pads: [4; 4], ..BASE },
+        Conv2dShape { ih: 1, iw: 1, kh: 1, kw: 1, pads: [2, 2, 0, 0], stride: [1, 1], ..BASE },
+        Conv2dShape { ih: 1, iw: 1, kh: 1, kw: 1, pads: [2, 1, 0, 1], stride: [3, 3], ..BASE },
+        // Rows and columns.
+        Conv2dShape { kh: 1, kw: 7, pads: [0, 3, 0, 3], ..BASE },
+        Conv2dShape { kh: 7, kw: 1, pads: [3, 0, 3, 0], ..BASE },
+        // Groups: large, tiny, depthwise.
+        Conv2dShape { groups: 2, ic: 24, oc: 34, ..BASE },
+        Conv2dShape { n: 2, groups: 4, ic: 16, oc: 16, stride: [2, 2], ..BASE },
+        Conv2dShape { n: 2, groups: 12, ic: 12, oc: 12, ..BASE },
+        // Statistics of more than one block.
+        Conv2dShape { ih: 1, iw: 9000, ic: 2, oc: 3, kh: 1, ..BASE },
+        Conv2dShape { n: 2, ih: 70, iw: 70, ic: 2, oc: 17, ..BASE },
+    ];
+    for shape in &shapes {
+        check_shape(shape);
+    }
+}
+
+prop_compose! {
+    fn any_shape()(
+        sizes in (1usize..4, 1usize..14, 1usize..30),
+        channels in (1usize..20, 1usize..40),
+        kernel in prop_oneof![Just([1, 1]), Just([3, 3]), Just([1, 7]), Just([7, 1]), Just([2, 3]), Just([5, 5])],
+        stride in [1usize..5, 1usize..5],
+        pads in [0usize..4, 0usize..4, 0usize..4, 0usize..4],
+        dilation in [1usize..4, 1usize..4],
+        groups in prop_oneof![4 => Just(1usize), 1 => Just(2), 1 => Just(3), 1 => Just(5)],
+    ) -> Conv2dShape {
+        let spans = [0, 1].map(|axis| dilation[axis] * (kernel[axis] - 1) + 1);
+        Conv2dShape {
+            n: sizes.0,
+            ih: sizes.1.max(spans[0].saturating_sub(pads[0] + pads[2])),
+            iw: sizes.2.max(spans[1].saturating_sub(pads[1] + pads[3])),
+            ic: channels.0.div_ceil(groups) * groups,
+            oc: channels.1.div_ceil(groups) * groups,
+            kh: kernel[0],
+            kw: kernel[1],
+            stride,
+            pads,
+            dilation,
+            groups,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn random_shapes(shape in any_shape()) {
+        check_shape(&shape);
+    }
+}
+
+#[test]
+fn every_activation_is_applied() {
+    let (x, w, bias) = (noise(BASE.x_len(), 1), noise(BASE.w_len(), 2), noise(BASE.oc, 3));
+    let all = [
+        Activation::Relu,
+        Activation::Clip { lo: 0.0, hi: 1.0 },
+        Activation::LeakyRelu { slope: 0.1 },
+        Activation::Silu,
+        Activation::Hardswish,
+        Activation::Gelu,
+    ];
+    for isa in available_isas() {
+        let plain = forward(&BASE, isa, 1, &x, &w, Epilogue { bias: Some(&bias), ..Epilogue::default() }).0;
+        for activation in all {
+            let y = forward(&BASE, isa, 2, &x, &w, Epilogue { bias: Some(&bias), activation, residual: None }).0;
+            for (y, plain) in y.iter().zip(&plain) {
+                assert!((y - activation.apply(*plain)).abs() <= 2e-6 * (1.0 + plain.abs()), "{isa} {activation:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn statistics_survive_a_large_mean() {
+    let shape = Conv2dShape { n: 4, ih: 40, iw: 40, ic: 1, oc: 17, kh: 1, kw: 1, pads: [0; 4], ..BASE };
+    let (x, w) = (noise(shape.x_len(), 1), noise(shape.w_len(), 2));
+    let bias = vec![1000.0; 17];
+    for isa in available_isas() {
+        let (y, stats) = forward(&shape, isa, 2, &x, &w, Epilogue { bias: Some(&bias), ..Epilogue::default() });
+        check_stats(&y, &stats, 17, isa.name());
+    }
+}
+
+#[test]
+fn no_images_is_no_work() {
+    let shape = Conv2dShape { n: 0, ..BASE };
+    let (y, stats) = forward(&shape, isa_best(), 2, &[], &noise(shape.w_len(), 1), Epilogue::default());
+    assert!(y.is_empty() && stats.iter().all(|&s| s == 0.0));
+    assert!(input_grad(&shape, isa_best(), 2, &[], &noise(shape.w_len(), 1)).is_empty());
+}
+
+fn isa_best() -> Isa {
+    available_isas()[0]
+}
+
+#[test]
+fn names_follow_the_grammar() {
+    let plan = ForwardPlan::new(Conv2dShape { ic: 64, oc: 64, ih: 56, iw: 56, ..BASE }, Isa::Avx512);
+    assert_eq!(plan.kernel_name(), "conv2d_f32_6x64_avx512");
+    let plan = InputGradPlan::new(Conv2dShape { ic: 64, oc: 64, ih: 56, iw: 56, ..BASE }, Isa::Avx2);
+    assert_eq!(plan.kernel_name(), "conv2d_input_grad_f32_6x16_avx2");
+}
+
+#[test]
+fn more_rows_than_any_tap_reaches() {
+    check_shape(&Conv2dShape {
+        n: 1,
+        ih: 13,
+        iw: 24,
+        ic: 1,
+        oc: 1,
+        kh: 7,
+        kw: 1,
+        stride: [2, 1],
+        pads: [0; 4],
+        dilation: [2, 1],
+        groups: 1,
+    });
+}
