@@ -1,7 +1,7 @@
 //! Tasks of the workspace that plain cargo does not know.
 //!
 //! - `cargo xtask check`: the architecture check. All violations at once, `file:line: what`, exit 1 if there is any.
-//! - `cargo xtask spills [BINARY]`: vector registers that the convolution microkernels spill to the stack.
+//! - `cargo xtask spills`: vector registers that the convolution microkernels spill to the stack.
 #![forbid(unsafe_code)]
 
 mod arrows;
@@ -40,10 +40,9 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let done = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => check(&root()),
-        ["spills"] => spills::run_spills(&root(), None),
-        ["spills", binary] => spills::run_spills(&root(), Some(Path::new(binary))),
+        ["spills"] => spills::run_spills(&root()),
         _ => {
-            eprintln!("usage: cargo xtask check | cargo xtask spills [BINARY]");
+            eprintln!("usage: cargo xtask check | cargo xtask spills");
             return ExitCode::from(2);
         }
     };
