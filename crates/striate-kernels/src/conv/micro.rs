@@ -177,7 +177,8 @@ pub(super) fn run_block<S: Simd>(s: S, mr: usize, nv: usize, block: Block) {
             }
         };
     }
-    if S::LANES == 16 {
+    // `const`, so that the tiles of the other width are not even compiled
+    if const { S::LANES == 16 } {
         table! {
             1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
             2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14;

@@ -184,7 +184,7 @@ impl<const MR: usize, const NV: usize> UnitJob<'_, MR, NV> {
                     let dy = self.scratch.add(x_floats + (i * cut.output_tiles + tile.0) * cut.dy_panel);
                     let c = at.add(tap * cut.tile_floats());
                     let tap = Tap::new(&cut.geometry, tap);
-                    accumulate::<S, MR, NV>(s, &cut.geometry, strip, &tap, x, dy, c, fresh && i == 0);
+                    accumulate::<S, MR, NV>(s, &cut.geometry, strip, &tap, [x, dy], c, fresh && i == 0);
                 }
             }
         }

@@ -33,14 +33,12 @@ unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
 /// `x` is the strip's packed channels, [pixels][MR], `dy` its packed outputs, [pixels][NV * LANES], as `strip` numbers them;
 /// `c` holds the tile.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
 pub(super) unsafe fn accumulate<S: Simd, const MR: usize, const NV: usize>(
     s: S,
     g: &Geometry,
     strip: &Strip,
     tap: &Tap,
-    x: *const f32,
-    dy: *const f32,
+    [x, dy]: [*const f32; 2],
     c: *mut f32,
     fresh: bool,
 ) {
