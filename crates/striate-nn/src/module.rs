@@ -5,7 +5,9 @@ use crate::state::{LoadReport, StateDict};
 use crate::{Result, state};
 use std::collections::HashSet;
 use std::sync::{Arc, RwLock};
-use striate_graph::{DType, Graph, Mode, ParamKind, Parameter, RandomKind, Shape, Tensor, Trace};
+use striate_graph::{
+    Array, DType, Graph, Mode, ParamKind, Parameter, RandomKind, RunOptions, Scope, Shape, Tensor, Trace, interpret,
+};
 
 /// A layer or a net: parameter cells, and a `forward` that records operations.
 ///
@@ -71,7 +73,33 @@ pub trait Module: Send + Sync {
         if trace.depth() == 0 {
             name_from_here(self);
         }
-        self.in_scope(trace, || self.forward(x), |y| y)
+        // No closure here: it would hide the caller's line from the nodes.
+        let within = Within::enter(self.path(), trace);
+        let y = self.forward(x);
+        within.leave(&y);
+        y
+    }
+
+    /// Applies the module to data at once, in evaluation mode: for looking at what a layer does. It traces the module and
+    /// interprets the graph, without any planning; to run a net often, compile it.
+    ///
+    /// ```
+    /// use striate_graph::Array;
+    /// use striate_nn::{MaxPool2d, Module};
+    /// let x = Array::from_vec([1, 1, 2, 2], vec![1f32, 2.0, 3.0, 4.0])?;
+    /// assert_eq!(MaxPool2d::new(2).apply(&x)?.to_string(), "tensor([[[[4.]]]])");
+    /// # Ok::<(), striate_nn::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The first thing in the module that does not fit the input.
+    #[track_caller]
+    fn apply(&self, x: &Array) -> Result<Array> {
+        let trace = Trace::new(Mode::Eval);
+        let input = trace.input("input", x.shape(), x.dtype());
+        let y = self.call(&input);
+        let graph = trace.finish(&[("output", &y)])?;
+        Ok(interpret(&graph, &[("input", x.clone())], &RunOptions::default())?.remove(0))
     }
 
     /// Traces the module for an input of this shape: the graph has the input `input` and the output `output`.
@@ -128,22 +156,26 @@ pub trait Module: Send + Sync {
     }
 }
 
-/// Scopes for layers whose forward takes or gives more than one tensor.
-pub(crate) trait InScope: Module {
-    /// Runs `record` within the module's path and marks what `value` picks of its result.
-    fn in_scope<R>(&self, trace: &Trace, record: impl FnOnce() -> R, value: impl FnOnce(&R) -> &Tensor) -> R {
-        let Some(path) = self.path() else { return record() };
-        let path = path.get();
-        let scope = trace.enter(&path);
-        let result = record();
-        drop(scope);
-        if !path.is_empty() {
-            trace.mark(&path, value(&result));
+/// The time that a trace spends in a layer.
+pub(crate) struct Within {
+    path: Option<Arc<str>>,
+    _scope: Option<Scope>,
+}
+
+impl Within {
+    /// Enters the layer's path, if it has one.
+    pub(crate) fn enter(path: Option<&Path>, trace: &Trace) -> Within {
+        let path = path.map(Path::get);
+        Within { _scope: path.as_ref().map(|path| trace.enter(path)), path }
+    }
+
+    /// Leaves the layer and marks its value for taps.
+    pub(crate) fn leave(self, value: &Tensor) {
+        if let Some(path) = self.path.filter(|path| !path.is_empty()) {
+            value.trace().mark(&path, value);
         }
-        result
     }
 }
-impl<M: Module + ?Sized> InScope for M {}
 
 /// Sees the parts of a module, in order.
 pub trait Visitor {

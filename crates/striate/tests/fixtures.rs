@@ -5,8 +5,19 @@ mod common;
 use common::{Case, fixture_folder, load_family, role_in_f64};
 use safetensors::Dtype;
 
-const FAMILIES: [&str; 6] =
-    ["layers_activation", "layers_conv", "layers_misc", "layers_norm", "layers_pool", "layers_resample"];
+const FAMILIES: [&str; 11] = [
+    "init_stats",
+    "layers_activation",
+    "layers_conv",
+    "layers_misc",
+    "layers_norm",
+    "layers_pool",
+    "layers_resample",
+    "losses",
+    "optimizers",
+    "printing",
+    "schedules",
+];
 
 #[test]
 fn every_file_is_known_and_the_folder_is_small() {

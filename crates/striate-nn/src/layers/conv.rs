@@ -1,6 +1,7 @@
 //! Convolutions.
 
 use super::linear::bound;
+use crate::module::Within;
 use crate::show::{python_bool, python_tuple};
 use crate::{Draw, Module, Padding, PaddingMode, Path, Sizes, display_module, visit_fields};
 use striate_graph::{BinaryKind, ConvAttrs, Op, PadMode, Parameter, Tensor};
@@ -497,8 +498,9 @@ impl ConvTranspose2d {
     /// As `call`, with the height and width of the output given instead of output_padding.
     #[track_caller]
     pub fn call_with_output_size(&self, x: &Tensor, output_size: [usize; 2]) -> Tensor {
-        use crate::module::InScope;
-        let record = || self.spec.apply(x, &self.weight, self.bias.as_ref(), Some(output_size));
-        self.in_scope(x.trace(), record, |y| y)
+        let within = Within::enter(Some(&self.path), x.trace());
+        let y = self.spec.apply(x, &self.weight, self.bias.as_ref(), Some(output_size));
+        within.leave(&y);
+        y
     }
 }

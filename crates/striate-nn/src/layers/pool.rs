@@ -1,14 +1,14 @@
 //! Pooling.
 
 use super::plain_layer;
-use crate::module::InScope;
+use crate::module::Within;
 use crate::show::{python_bool, python_tuple};
 use crate::{Module, Path, Sizes, display_module, visit_fields};
 use striate_graph::{AvgDivisor, Op, Tensor, Windows};
 
-/// Runs a pool over `[N, C, H, W]`, for input that may lack the batch axis or (`axes` 1) the height.
+/// Runs a pool over `[N, C, H, W]`, for input that may lack the batch axis or (`axes` 1) the height. `pool` sees the map.
 #[track_caller]
-fn over_images(class: &str, axes: usize, x: &Tensor, pool: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
+fn over_images(class: &str, axes: usize, x: &Tensor, pool: impl FnOnce(&Tensor) -> Op) -> Tensor {
     let shape = x.shape();
     if x.is_poisoned() {
         return x.clone();
@@ -21,7 +21,8 @@ fn over_images(class: &str, axes: usize, x: &Tensor, pool: impl FnOnce(&Tensor) 
     }
     let lead: &[usize] = if batched { &shape[..2] } else { &[1, shape[0]] };
     let flat: &[usize] = if axes == 1 { &[1] } else { &[] };
-    let y = pool(&x.reshape([lead, flat, &shape[shape.rank() - axes..]].concat()));
+    let image = x.reshape([lead, flat, &shape[shape.rank() - axes..]].concat());
+    let y = x.trace().push(pool(&image), &[&image]);
     if y.is_poisoned() || (batched && axes == 2) {
         return y;
     }
@@ -92,20 +93,27 @@ impl MaxPool2d {
     /// PyTorch's `return_indices=True`: the maxima, and for each its flat index into the plane, i64.
     #[track_caller]
     pub fn call_with_indices(&self, x: &Tensor) -> (Tensor, Tensor) {
-        self.in_scope(x.trace(), || with_indices("MaxPool2d", 2, x, self.windows()), |(y, _)| y)
+        with_indices("MaxPool2d", 2, (x, &self.path), |_| self.windows())
     }
 }
 
 #[track_caller]
-fn with_indices(class: &str, axes: usize, x: &Tensor, windows: Windows) -> (Tensor, Tensor) {
-    let y = over_images(class, axes, x, |image| image.trace().push(Op::MaxPool2d(windows), &[image]));
-    let indices = over_images(class, axes, x, |image| image.trace().push(Op::MaxPool2dIndices(windows), &[image]));
+fn with_indices(
+    class: &str,
+    axes: usize,
+    (x, path): (&Tensor, &Path),
+    windows: impl Fn(&Tensor) -> Windows,
+) -> (Tensor, Tensor) {
+    let within = Within::enter(Some(path), x.trace());
+    let y = over_images(class, axes, x, |image| Op::MaxPool2d(windows(image)));
+    let indices = over_images(class, axes, x, |image| Op::MaxPool2dIndices(windows(image)));
+    within.leave(&y);
     (y, indices)
 }
 
 plain_layer!(
     MaxPool2d,
-    |layer, x| over_images("MaxPool2d", 2, x, |i| i.trace().push(Op::MaxPool2d(layer.windows()), &[i])),
+    |layer, x| over_images("MaxPool2d", 2, x, |_| Op::MaxPool2d(layer.windows())),
     |layer| format!(
         "kernel_size={}, stride={}, padding={}, dilation={}, ceil_mode={}",
         layer.kernel_size,
@@ -161,12 +169,12 @@ impl MaxPool1d {
     /// PyTorch's `return_indices=True`: the maxima, and for each its index, i64.
     #[track_caller]
     pub fn call_with_indices(&self, x: &Tensor) -> (Tensor, Tensor) {
-        self.in_scope(x.trace(), || with_indices("MaxPool1d", 1, x, self.windows()), |(y, _)| y)
+        with_indices("MaxPool1d", 1, (x, &self.path), |_| self.windows())
     }
 }
 plain_layer!(
     MaxPool1d,
-    |layer, x| over_images("MaxPool1d", 1, x, |i| i.trace().push(Op::MaxPool2d(layer.windows()), &[i])),
+    |layer, x| over_images("MaxPool1d", 1, x, |_| Op::MaxPool2d(layer.windows())),
     |layer| format!(
         "kernel_size={}, stride={}, padding={}, dilation={}, ceil_mode={}",
         layer.kernel_size,
@@ -247,7 +255,7 @@ plain_layer!(
     AvgPool2d,
     |layer, x| match layer.divisor_override {
         Some(0) => x.trace().refuse("AvgPool2d", "divisor_override=0", "it must not be 0"),
-        _ => over_images("AvgPool2d", 2, x, |i| i.trace().push(layer.op(), &[i])),
+        _ => over_images("AvgPool2d", 2, x, |_| layer.op()),
     },
     |layer| format!(
         "kernel_size={}, stride={}, padding={}",
@@ -301,7 +309,7 @@ impl AvgPool1d {
         Op::AvgPool2d { windows, divisor: counted(self.count_include_pad) }
     }
 }
-plain_layer!(AvgPool1d, |layer, x| over_images("AvgPool1d", 1, x, |i| i.trace().push(layer.op(), &[i])), |layer| {
+plain_layer!(AvgPool1d, |layer, x| over_images("AvgPool1d", 1, x, |_| layer.op()), |layer| {
     let stride = layer.stride.unwrap_or(layer.kernel_size);
     let [k, s, p] = [layer.kernel_size, stride, layer.padding].map(|n| python_tuple(&[n]));
     format!("kernel_size={k}, stride={s}, padding={p}")
@@ -362,9 +370,9 @@ impl AdaptiveAvgPool2d {
 }
 plain_layer!(
     AdaptiveAvgPool2d,
-    |layer, x| over_images("AdaptiveAvgPool2d", 2, x, |image| {
-        let windows = layer.output_size.windows(image);
-        image.trace().push(Op::AvgPool2d { windows, divisor: AvgDivisor::IncludePad }, &[image])
+    |layer, x| over_images("AdaptiveAvgPool2d", 2, x, |image| Op::AvgPool2d {
+        windows: layer.output_size.windows(image),
+        divisor: AvgDivisor::IncludePad
     }),
     |layer| layer.output_size.shown()
 );
@@ -385,20 +393,12 @@ impl AdaptiveMaxPool2d {
     /// PyTorch's `return_indices=True`: the maxima, and for each its flat index into the plane, i64.
     #[track_caller]
     pub fn call_with_indices(&self, x: &Tensor) -> (Tensor, Tensor) {
-        let record = || {
-            let indices = over_images("AdaptiveMaxPool2d", 2, x, |image| {
-                image.trace().push(Op::MaxPool2dIndices(self.output_size.windows(image)), &[image])
-            });
-            (self.forward(x), indices)
-        };
-        self.in_scope(x.trace(), record, |(y, _)| y)
+        with_indices("AdaptiveMaxPool2d", 2, (x, &self.path), |image| self.output_size.windows(image))
     }
 }
 plain_layer!(
     AdaptiveMaxPool2d,
-    |layer, x| over_images("AdaptiveMaxPool2d", 2, x, |image| {
-        image.trace().push(Op::MaxPool2d(layer.output_size.windows(image)), &[image])
-    }),
+    |layer, x| over_images("AdaptiveMaxPool2d", 2, x, |image| { Op::MaxPool2d(layer.output_size.windows(image)) }),
     |layer| layer.output_size.shown()
 );
 
@@ -430,14 +430,14 @@ impl LPPool2d {
     }
 
     #[track_caller]
-    fn pool(&self, image: &Tensor) -> Tensor {
+    fn pool(&self, x: &Tensor) -> Tensor {
         let kernel = self.kernel_size.pair();
         let windows = sliding(kernel, self.stride.unwrap_or(self.kernel_size).pair(), [0, 0], [1, 1], self.ceil_mode);
         let p = self.norm_type as f32;
         let average = Op::AvgPool2d { windows, divisor: AvgDivisor::IncludePad };
-        let mean = image.trace().push(average, &[&image.powf(p)]);
-        // As PyTorch: a window that ceil_mode lets hang over counts as full. relu guards the root against rounding.
-        let sum = mean.relu() * (kernel[0] * kernel[1]) as f32;
+        let mean = over_images("LPPool2d", 2, &x.powf(p), |_| average);
+        // As PyTorch: a window that ceil_mode lets hang over counts as full.
+        let sum = mean * (kernel[0] * kernel[1]) as f32;
         sum.powf(1.0 / p)
     }
 }
@@ -445,7 +445,7 @@ plain_layer!(
     LPPool2d,
     |layer, x| match layer.norm_type == 0.0 {
         true => x.trace().refuse("LPPool2d", "norm_type=0", "it must not be 0"),
-        false => over_images("LPPool2d", 2, x, |image| layer.pool(image)),
+        false => layer.pool(x),
     },
     |layer| format!(
         "norm_type={}, kernel_size={}, stride={}, ceil_mode={}",
@@ -485,7 +485,10 @@ impl MaxUnpool2d {
     /// `H = (h - 1) * stride - 2 * padding + kernel`.
     #[track_caller]
     pub fn call_with_indices(&self, x: &Tensor, indices: &Tensor, output_size: Option<[usize; 2]>) -> Tensor {
-        self.in_scope(x.trace(), || self.unpool(x, indices, output_size), |y| y)
+        let within = Within::enter(Some(&self.path), x.trace());
+        let y = self.unpool(x, indices, output_size);
+        within.leave(&y);
+        y
     }
 
     #[track_caller]

@@ -108,7 +108,8 @@ fn run_case(case: &Case) -> Result<(), String> {
         if let (Schedule::OneCycleLR(cycle), true) =
             (&plan, case.has("momentum") && case.args["cycle_momentum"] == true)
         {
-            let want = case.f64("momentum").1[step * groups];
+            let (shape, all) = case.f64("momentum");
+            let want = all[step * shape.get(1).copied().unwrap_or(1)];
             let got = cycle.momentum(step as u64);
             if !close(got, want) {
                 return Err(format!("{}: step {step}: momentum {got} instead of {want}", case.name));
