@@ -222,6 +222,11 @@ impl Trace {
         Tensor { trace: self.clone(), id }
     }
 
+    /// True where both handles record into the same graph.
+    pub(crate) fn same(&self, other: &Trace) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The first error of the trace, if there is one.
     pub fn check(&self) -> Result<(), Error> {
         self.with_graph(|graph| graph.error.clone().map_or(Ok(()), Err))

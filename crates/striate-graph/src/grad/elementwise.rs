@@ -138,13 +138,15 @@ impl Rule<'_> {
         axes.iter().for_each(|&axis| kept[axis] = 1);
         let keep = |t: &Tensor| self.push(Op::Reshape { shape: kept.clone().into() }, &[t]);
         let expand = |t: &Tensor| self.push(Op::Expand { shape: shape.clone() }, &[t]);
-        let scaled = |t: &Tensor, scale: f32| self.push(Op::Unary(UnaryKind::Affine { scale, shift: 0.0 }), &[t]);
         let (dy, y) = (keep(&self.dy), keep(&self.y));
         let count: usize = axes.iter().map(|&axis| shape[axis]).product();
         match kind {
             ReduceKind::Sum => expand(&dy),
-            ReduceKind::Mean => expand(&scaled(&dy, 1.0 / count as f32)),
-            ReduceKind::SumSquare => self.op(BinaryKind::Mul, &scaled(x, 2.0), &dy),
+            ReduceKind::Mean => expand(&self.op(BinaryKind::Div, &dy, &dy.scalar_like(count as f64))),
+            ReduceKind::SumSquare => {
+                let double = self.push(Op::Unary(UnaryKind::Affine { scale: 2.0, shift: 0.0 }), &[x]);
+                self.op(BinaryKind::Mul, &double, &dy)
+            }
             ReduceKind::L1 => self.op(BinaryKind::Mul, &self.push(Op::Unary(UnaryKind::Sign), &[x]), &dy),
             ReduceKind::L2 => {
                 // 0 at the origin, as PyTorch's norm.

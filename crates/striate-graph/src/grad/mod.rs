@@ -4,11 +4,14 @@
 //! lacks.
 
 mod elementwise;
+mod flow;
 mod maps;
 mod movement;
 mod norm;
+mod second;
 
 use crate::{DType, Error, Node, NodeId, Op, Origin, Result, ShapeError, Tensor, Trace};
+use flow::{flows, needed};
 use std::collections::HashMap;
 
 /// The gradients of a scalar for some tensors of its trace; zeros for a tensor that the scalar does not depend on.
@@ -57,6 +60,7 @@ pub fn gradients_from(outputs: &[&Tensor], cotangents: &[&Tensor], wrt: &[&Tenso
     };
     let trace = first.trace().clone();
     trace.check()?;
+    check_request(&trace, outputs, cotangents, wrt)?;
     for (output, cotangent) in outputs.iter().zip(cotangents) {
         if output.shape() != cotangent.shape() || output.dtype() != cotangent.dtype() {
             return Err(Error::Mismatch {
@@ -85,20 +89,25 @@ pub fn gradients_from(outputs: &[&Tensor], cotangents: &[&Tensor], wrt: &[&Tenso
     Ok(result)
 }
 
-/// For each node up to `last`, whether some of `wrt` flows into it.
-fn needed(trace: &Trace, wrt: &[&Tensor], last: NodeId) -> Vec<bool> {
-    trace.with_graph(|graph| {
-        let mut needed = vec![false; last.index() + 1];
-        for tensor in wrt {
-            if let Some(flag) = needed.get_mut(tensor.id().index()) {
-                *flag = true;
-            }
+/// One cotangent an output, and all of one trace.
+fn check_request(trace: &Trace, outputs: &[&Tensor], cotangents: &[&Tensor], wrt: &[&Tensor]) -> Result<()> {
+    let origin = || trace.with_graph(|graph| graph.node(outputs[0].id()).origin.clone());
+    let refuse = |rule: String, fix: &str| {
+        let Origin { layer, at } = origin();
+        let error = ShapeError::new(rule, fix);
+        Err(Error::Shape { op: "gradients".into(), layer: layer.to_string(), at, error })
+    };
+    if outputs.len() != cotangents.len() {
+        let rule = format!("{} cotangents were given for {} outputs", cotangents.len(), outputs.len());
+        return refuse(rule, "give one for each output");
+    }
+    for (what, tensors) in [("output", outputs), ("cotangent", cotangents), ("tensor to differentiate for", wrt)] {
+        if let Some(index) = tensors.iter().position(|tensor| !tensor.trace().same(trace)) {
+            let rule = format!("{what} {index} belongs to another trace than output 0");
+            return refuse(rule, "a gradient exists only within one trace");
         }
-        for index in 0..needed.len() {
-            needed[index] |= graph.nodes[index].inputs.iter().any(|input| needed[input.index()]);
-        }
-        needed
-    })
+    }
+    Ok(())
 }
 
 struct Reverse {
@@ -122,6 +131,18 @@ impl Reverse {
         self.sums.insert(id, sum);
     }
 
+    /// The gradient of one output of a host call; there may be several readers of it.
+    fn add_output(&mut self, call: NodeId, index: usize, gradient: Tensor) {
+        if index == 0 {
+            return self.add(call, gradient);
+        }
+        let known = self.calls.entry(call).or_default();
+        match known.iter_mut().find(|(other, _)| *other == index) {
+            Some((_, sum)) => *sum = sum.binary(crate::BinaryKind::Add, &gradient),
+            None => known.push((index, gradient)),
+        }
+    }
+
     fn visit(&mut self, id: NodeId) -> Result<()> {
         if !self.needed[id.index()] {
             return Ok(());
@@ -133,29 +154,30 @@ impl Reverse {
             None => return Ok(()),
         };
         let node = self.trace.with_graph(|graph| graph.node(id).clone());
-        if node.inputs.is_empty() || !node.dtype.is_float() {
+        if let Op::HostOutput { index } = node.op {
+            self.add_output(node.inputs[0], index, dy);
             return Ok(());
         }
-        if let Op::HostOutput { index } = node.op {
-            self.calls.entry(node.inputs[0]).or_default().push((index, dy));
+        let inputs: Vec<Tensor> = node.inputs.iter().map(|input| self.trace.tensor(*input)).collect();
+        let wants = |(index, input): (usize, &Tensor)| {
+            self.needed[input.id().index()] && input.dtype().is_float() && flows(&node.op, index)
+        };
+        let wants: Vec<bool> = inputs.iter().enumerate().map(wants).collect();
+        if !wants.contains(&true) {
             return Ok(());
         }
         let rule = Rule {
             trace: &self.trace,
             y: self.trace.tensor(id),
-            inputs: node.inputs.iter().map(|input| self.trace.tensor(*input)).collect(),
-            wants: node.inputs.iter().map(|input| self.needed[input.index()]).collect(),
+            inputs,
+            wants,
             others: self.calls.remove(&id).unwrap_or_default(),
             dy,
             node: &node,
         };
         let gradients = rule.gradients()?;
         for ((input, gradient), wanted) in node.inputs.iter().zip(gradients).zip(rule.wants) {
-            let float = self.trace.tensor(*input).dtype().is_float();
-            if let Some(gradient) = gradient
-                && wanted
-                && float
-            {
+            if let Some(gradient) = gradient.filter(|_| wanted) {
                 self.add(*input, gradient);
             }
         }
@@ -214,9 +236,9 @@ impl Rule<'_> {
             | Op::OneHot { .. }
             | Op::MaxPool2dIndices(_)
             | Op::HostCall { backward: None, .. } => Ok(vec![None; self.inputs.len()]),
-            Op::UnaryGrad(_)
-            | Op::MaxPool2dGrad(_)
-            | Op::BatchNormGradSums { .. }
+            Op::UnaryGrad(kind) => self.unary_grad(*kind).ok_or_else(|| self.refused()),
+            Op::MaxPool2dGrad(windows) => Ok(self.max_pool_grad(*windows)),
+            Op::BatchNormGradSums { .. }
             | Op::BatchNormInputGrad { .. }
             | Op::StandardizeGrad { .. }
             | Op::Update { .. }
@@ -225,11 +247,13 @@ impl Rule<'_> {
             | Op::Parameter { .. }
             | Op::Constant(_)
             | Op::Random { .. }
-            | Op::Poison => Err(Error::NotDifferentiable {
-                op: self.node.op.name().to_owned(),
-                layer: self.node.origin.layer.to_string(),
-            }),
+            | Op::Poison => Err(self.refused()),
         }
+    }
+
+    fn refused(&self) -> Error {
+        let (op, layer) = (self.node.op.name().to_owned(), self.node.origin.layer.to_string());
+        Error::NotDifferentiable { op, layer }
     }
 
     /// Records an operation that belongs to the node's layer.
@@ -263,7 +287,7 @@ impl Rule<'_> {
         let Op::HostCall { outputs, .. } = &self.node.op else { return Vec::new() };
         let zero = |(shape, dtype): &(crate::Shape, DType)| {
             let array = crate::Array::zeros([], *dtype);
-            self.push(Op::Constant(array), &[]).expand(shape)
+            self.push(Op::Expand { shape: shape.clone() }, &[&self.push(Op::Constant(array), &[])])
         };
         let gradient = |index: usize| match self.others.iter().find(|(i, _)| *i == index) {
             _ if index == 0 => self.dy.clone(),
@@ -277,7 +301,10 @@ impl Rule<'_> {
         if shapes.is_empty() {
             return vec![None; self.inputs.len()];
         }
-        let mut results = self.trace.host_call(backward, &given, &shapes, None).into_iter();
+        let count = shapes.len();
+        let first = self.push(Op::HostCall { name: backward.into(), outputs: shapes, backward: None }, &given);
+        let others = (1..count).map(|index| self.push(Op::HostOutput { index }, &[&first]));
+        let mut results = std::iter::once(first.clone()).chain(others.collect::<Vec<_>>());
         self.inputs.iter().map(|input| input.dtype().is_float().then(|| results.next()).flatten()).collect()
     }
 }

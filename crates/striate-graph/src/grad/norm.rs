@@ -73,10 +73,11 @@ impl Rule<'_> {
     fn moments(&self) -> Tensor {
         let x = &self.inputs[0];
         let shape = x.shape();
-        let count = shape.numel() / shape[1].max(1);
-        let scaled = |t: &Tensor, scale: f32| self.push(Op::Unary(UnaryKind::Affine { scale, shift: 0.0 }), &[t]);
-        let d_mean = self.per_channel(&scaled(&self.row(&self.dy, 0), 1.0 / count as f32));
-        let d_var = self.per_channel(&scaled(&self.row(&self.dy, 1), 2.0 / count as f32));
+        let count = (shape.numel() / shape[1].max(1)) as f64;
+        let share = self.push(Op::Binary(BinaryKind::Div), &[&self.dy, &self.dy.scalar_like(count)]);
+        let d_mean = self.per_channel(&self.row(&share, 0));
+        let twice = self.push(Op::Unary(UnaryKind::Affine { scale: 2.0, shift: 0.0 }), &[&self.row(&share, 1)]);
+        let d_var = self.per_channel(&twice);
         let mean = self.per_channel(&self.row(&self.y, 0));
         let centred = self.push(Op::Binary(BinaryKind::Sub), &[x, &mean]);
         self.push(Op::Binary(BinaryKind::Add), &[&self.times(&centred, &d_var), &d_mean])
