@@ -3,9 +3,16 @@
 //! This crate knows no tensor, graph or file format. All activations are NHWC here, all filters are OIHW until packed.
 pub mod conv;
 pub mod cpu;
+pub mod elementwise;
 pub mod kinds;
 pub mod mem;
+pub mod norm;
+pub mod optim;
+mod parallel;
+pub mod pool;
+pub mod reduce;
 pub mod reference;
+pub mod relayout;
 pub mod rng;
 pub mod simd;
 pub mod threads;

@@ -1,0 +1,158 @@
+//! Max pooling over NHWC.
+
+use crate::mem::DisjointMut;
+use crate::parallel::over_rows;
+use crate::reference::PoolShape;
+use crate::simd::{Isa, Kernel, Simd};
+use crate::threads::Team;
+use std::ops::Range;
+
+/// Rows and columns that the windows of one axis cover, one window after the other.
+#[derive(Clone, Debug)]
+struct Axis(Vec<Vec<usize>>);
+
+/// A pool over `[n, h, w, c]`, its windows worked out.
+#[derive(Clone, Debug)]
+pub struct MaxPoolPlan {
+    n: usize,
+    input: [usize; 2],
+    channels: usize,
+    rows: Axis,
+    columns: Axis,
+}
+
+impl MaxPoolPlan {
+    /// A plan for `n` images of `channels` channels; the shape's planes are not looked at.
+    pub fn new(n: usize, channels: usize, shape: &PoolShape) -> Self {
+        let axis =
+            |axis: usize| Axis((0..shape.output[axis]).map(|o| shape.window(axis, o).positions().collect()).collect());
+        MaxPoolPlan { n, input: shape.input, channels, rows: axis(0), columns: axis(1) }
+    }
+
+    fn out(&self) -> [usize; 2] {
+        [self.rows.0.len(), self.columns.0.len()]
+    }
+
+    /// `y` [n, oh, ow, c] from `x` [n, h, w, c].
+    ///
+    /// # Panics
+    /// Where a slice is too short.
+    pub fn forward(&self, team: &Team, isa: Isa, x: &[f32], y: &mut [f32]) {
+        let [oh, ow] = self.out();
+        over_rows(team, ow * self.channels, y, |lines, y| {
+            isa.dispatch(Forward { plan: self, lines: (lines, oh), x, y });
+        });
+    }
+
+    /// The gradient: each `dy` goes to the first maximum of its window. `dx` [n, h, w, c] is overwritten.
+    ///
+    /// # Panics
+    /// Where a slice is too short.
+    pub fn backward(&self, team: &Team, isa: Isa, (x, dy): (&[f32], &[f32]), dx: &mut [f32]) {
+        let image = self.input[0] * self.input[1] * self.channels;
+        let out = self.rows.0.len() * self.columns.0.len() * self.channels;
+        assert!(x.len() == self.n * image && dx.len() == x.len() && dy.len() == self.n * out, "max pool");
+        let dx = DisjointMut::new(dx);
+        // Windows may overlap, so an image is one task.
+        team.for_each(self.n, |n| {
+            // SAFETY: each image is one task's own.
+            let dx = unsafe { dx.slice_mut(n * image..(n + 1) * image) };
+            dx.fill(0.0);
+            isa.dispatch(Backward {
+                plan: self,
+                x: &x[n * image..(n + 1) * image],
+                dy: &dy[n * out..(n + 1) * out],
+                dx,
+            });
+        });
+    }
+}
+
+struct Forward<'a> {
+    plan: &'a MaxPoolPlan,
+    /// Output rows of all images, and rows an image.
+    lines: (Range<usize>, usize),
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+/// `v` where it beats `best` or is NaN.
+#[inline(always)]
+fn beats<S: Simd>(s: S, v: S::V, best: S::V, yes: S::V, no: S::V) -> S::V {
+    let above = s.select(s.gt(v, best), yes, no);
+    // A NaN equals nothing, itself included.
+    s.select(s.eq(v, v), above, yes)
+}
+
+impl Kernel for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Forward { plan, lines: (lines, oh), x, y } = self;
+        let (c_all, [h, w]) = (plan.channels, plan.input);
+        let ow = plan.columns.0.len();
+        for (line, y) in lines.zip(y.chunks_exact_mut((ow * c_all).max(1))) {
+            let (n, oy) = (line / oh, line % oh);
+            let image = &x[n * h * w * c_all..(n + 1) * h * w * c_all];
+            for (columns, y) in plan.columns.0.iter().zip(y.chunks_exact_mut(c_all)) {
+                for c in (0..c_all).step_by(S::LANES) {
+                    let left = c_all - c;
+                    let mut best = s.splat(f32::NEG_INFINITY);
+                    for &row in &plan.rows.0[oy] {
+                        for &column in columns {
+                            let at = (row * w + column) * c_all + c;
+                            // SAFETY: inside the image; partial loads stop at the end of the pixel's channels.
+                            let v = unsafe { s.load_partial(image.as_ptr().add(at), left) };
+                            best = beats(s, v, best, v, best);
+                        }
+                    }
+                    // SAFETY: as above.
+                    unsafe { s.store_partial(y.as_mut_ptr().add(c), left, best) };
+                }
+            }
+        }
+    }
+}
+
+struct Backward<'a> {
+    plan: &'a MaxPoolPlan,
+    x: &'a [f32],
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+}
+
+impl Kernel for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Backward { plan, x, dy, dx } = self;
+        let (c_all, w) = (plan.channels, plan.input[1]);
+        let ow = plan.columns.0.len();
+        for (oy, rows) in plan.rows.0.iter().enumerate() {
+            for (ox, columns) in plan.columns.0.iter().enumerate() {
+                for c in (0..c_all).step_by(S::LANES) {
+                    let left = c_all - c;
+                    let taps =
+                        || rows.iter().flat_map(|row| columns.iter().map(move |column| (row * w + column) * c_all + c));
+                    // SAFETY: inside the image; partial loads and stores stop at the end of the pixel's channels.
+                    unsafe {
+                        let (mut best, mut winner) = (s.splat(f32::NEG_INFINITY), s.zero());
+                        for (tap, at) in taps().enumerate() {
+                            let v = s.load_partial(x.as_ptr().add(at), left);
+                            winner = beats(s, v, best, s.splat(tap as f32), winner);
+                            best = beats(s, v, best, v, best);
+                        }
+                        let g = s.load_partial(dy.as_ptr().add((oy * ow + ox) * c_all + c), left);
+                        for (tap, at) in taps().enumerate() {
+                            let p = dx.as_mut_ptr().add(at);
+                            let own = s.select(s.eq(winner, s.splat(tap as f32)), g, s.zero());
+                            s.store_partial(p, left, s.add(s.load_partial(p, left), own));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
