@@ -32,8 +32,21 @@ pub(crate) struct Fusion {
     pub norms: HashMap<NodeId, NormChain>,
     /// For a convolution: the moments of its output.
     pub moments: HashMap<NodeId, NodeId>,
+    /// For the backward of a batch norm (sums or input gradient): the clipping activation whose gradient it takes along.
+    pub masks: HashMap<NodeId, Mask>,
     /// Nodes that some other node's step computes.
     pub absorbed: Vec<bool>,
+}
+
+/// The gradient of a clipping activation, as a mask of `dy`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mask {
+    /// What flows back.
+    pub dy: NodeId,
+    /// The activation's output.
+    pub output: NodeId,
+    /// Between these bounds the gradient passes.
+    pub bounds: [f32; 2],
 }
 
 /// A batch norm of training with what follows it.
@@ -88,6 +101,7 @@ pub(crate) fn fuse(graph: &Graph, uses: &Uses) -> Fusion {
                 }
                 fusion.chains.insert(last, chain);
             }
+            Op::UnaryGrad(kind) => fuse_mask(graph, uses, (id, *kind), &mut fusion),
             Op::BatchNormTraining { .. } => {
                 let (chain, last, between) = follow_norm(graph, uses, id);
                 between.iter().for_each(|id| fusion.absorbed[id.index()] = true);
@@ -216,4 +230,27 @@ fn follow_norm(graph: &Graph, uses: &Uses, norm: NodeId) -> (NormChain, NodeId, 
         }
     }
     (chain, last, between)
+}
+
+/// Where only the backward of a batch norm reads the gradient of a ReLU, that takes the mask along.
+fn fuse_mask(graph: &Graph, uses: &Uses, (id, kind): (NodeId, UnaryKind), fusion: &mut Fusion) {
+    let bounds = match kind {
+        UnaryKind::Relu => [0.0, f32::INFINITY],
+        UnaryKind::Clip { min, max } => [min, max],
+        _ => return,
+    };
+    let users = &uses.users[id.index()];
+    let backward = |user: &NodeId| {
+        let node = graph.node(*user);
+        let norm = matches!(node.op, Op::BatchNormGradSums { .. } | Op::BatchNormInputGrad { .. });
+        norm && node.inputs[1] == id && node.inputs[0] != id
+    };
+    if uses.root[id.index()] || users.is_empty() || !users.iter().all(backward) {
+        return;
+    }
+    let [output, dy] = graph.node(id).inputs[..] else { return };
+    fusion.absorbed[id.index()] = true;
+    for user in users {
+        fusion.masks.insert(*user, Mask { dy, output, bounds });
+    }
 }

@@ -156,6 +156,11 @@ impl Lowering<'_> {
         self.native[id.index()] = Some(self.push(value));
     }
 
+    /// A value of one float in the program's constants.
+    pub(super) fn constant(&mut self, place: Place) -> ValueId {
+        self.push(Value { place, shape: Shape::default(), dtype: DType::F32, layout: Layout::Rows })
+    }
+
     fn push(&mut self, value: Value) -> ValueId {
         self.out.values.push(value);
         ValueId((self.out.values.len() - 1) as u32)

@@ -9,6 +9,8 @@ pub(crate) mod fuse;
 pub(crate) mod lower;
 mod lower_conv;
 mod lower_fast;
+mod lower_moves;
+mod lower_norm;
 pub(crate) mod memory;
 pub(crate) mod packed;
 mod program;

@@ -107,6 +107,11 @@ impl Program {
         &self.graph
     }
 
+    /// Number of steps.
+    pub fn step_count(&self) -> usize {
+        self.steps.len()
+    }
+
     /// Number of steps that fell back on the scalar reference kernels.
     pub fn reference_steps(&self) -> usize {
         self.steps.iter().filter(|step| matches!(step.kernel, super::step::Kernel::Reference(_))).count()

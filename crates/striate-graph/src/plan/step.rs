@@ -2,9 +2,13 @@
 
 use super::packed::Packed;
 use super::value::ValueId;
-use crate::{DType, Node, RandomKind, Shape, UpdateKind};
+use crate::{BinaryKind, DType, Node, RandomKind, ReduceKind, Shape, UnaryKind, UpdateKind};
 use std::sync::Arc;
 use striate_kernels::conv::{Activation, ForwardPlan, InputGradPlan, WeightGradPlan};
+use striate_kernels::elementwise::BinaryShape;
+use striate_kernels::pool::MaxPoolPlan;
+use striate_kernels::reduce::ReduceShape;
+use striate_kernels::relayout::Strided;
 
 /// One step: a kernel with its choices made, and the values that it reads and writes, in the kernel's order.
 #[derive(Debug)]
@@ -35,6 +39,28 @@ pub(crate) enum Kernel {
     Guard,
     /// An update of a cell. value, hyper, [scale] →
     Update { kind: UpdateKind, slot: usize, state: Vec<usize> },
+    /// x → y
+    Unary(UnaryKind),
+    /// x, dy → dx
+    UnaryGrad(UnaryKind),
+    /// a, b → y
+    Binary { kind: BinaryKind, shape: Box<BinaryShape> },
+    /// x → y, scratch
+    Reduce { kind: ReduceKind, shape: ReduceShape },
+    /// A strided copy into zeros (or another value), or into what other steps have written. x → y
+    Copy(Box<CopyKernel>),
+    /// x → moments, scratch
+    Moments,
+    /// x, gamma, beta, mean, variance (or moments of both), [residual] → y, scratch
+    BatchNorm { eps: f32, residual: bool, activation: Activation },
+    /// x, dy, moments, [mask] → sums, scratch
+    BatchNormGradSums { eps: f32, mask: Option<[f32; 2]> },
+    /// x, dy, gamma, moments, sums, [mask] → dx, scratch
+    BatchNormInputGrad { eps: f32, mask: Option<[f32; 2]> },
+    /// x → y
+    MaxPool(Box<MaxPoolPlan>),
+    /// x, dy → dx
+    MaxPoolGrad(Box<MaxPoolPlan>),
     /// K1. x, [weight], [bias], [residual] → y, [moments], scratch, [packed]
     Conv(Box<ConvKernel>),
     /// K1 with flipped weights. dy, [weight] → dx, scratch, [packed]
@@ -52,6 +78,16 @@ pub(crate) struct ConvKernel {
     pub residual: bool,
     pub moments: bool,
     pub activation: Activation,
+}
+
+/// From where to where a strided copy goes.
+#[derive(Debug)]
+pub(crate) struct CopyKernel {
+    pub dims: Vec<usize>,
+    pub from: Strided,
+    pub to: Strided,
+    /// With what the output is filled first.
+    pub fill: Option<f32>,
 }
 
 /// Where packed weights come from.
@@ -134,6 +170,17 @@ impl Kernel {
             Kernel::Random { .. } => "philox".into(),
             Kernel::Guard => "guard".into(),
             Kernel::Update { .. } => "update".into(),
+            Kernel::Unary(kind) => format!("{kind:?}"),
+            Kernel::UnaryGrad(kind) => format!("gradient of {kind:?}"),
+            Kernel::Binary { kind, .. } => format!("{kind:?}"),
+            Kernel::Reduce { kind, .. } => format!("{kind:?}"),
+            Kernel::Copy(_) => "copy".into(),
+            Kernel::Moments => "moments".into(),
+            Kernel::BatchNorm { .. } => "batch norm".into(),
+            Kernel::BatchNormGradSums { .. } => "batch norm sums".into(),
+            Kernel::BatchNormInputGrad { .. } => "batch norm dx".into(),
+            Kernel::MaxPool(_) => "max pool".into(),
+            Kernel::MaxPoolGrad(_) => "gradient of max pool".into(),
             Kernel::Conv(conv) => conv.plan.kernel_name(),
             Kernel::ConvInputGrad { plan, .. } => plan.kernel_name(),
             Kernel::ConvWeightGrad { plan } => plan.kernel_name(),

@@ -9,8 +9,12 @@ use crate::plan::step::{Bias, ConvKernel, Kernel, Recipe, Source, Step, Weights}
 use crate::plan::value::{Layout, Place, Value, ValueId};
 use crate::{Array, Buffer, DType, Error, Parameter, Program, RandomKind, Result, UpdateKind};
 use striate_kernels::conv::{Epilogue, ForwardArgs};
+use striate_kernels::elementwise;
 use striate_kernels::mem::AlignedBuf;
-use striate_kernels::reference::reference_update;
+use striate_kernels::norm::{self, ApplyArgs, Masked};
+use striate_kernels::optim::{UpdateArgs, update};
+use striate_kernels::reduce::reduce;
+use striate_kernels::relayout::{copy_strided, transpose};
 use striate_kernels::simd::Isa;
 use striate_kernels::threads::Team;
 
@@ -166,7 +170,7 @@ impl Session {
         parameters[slot].update(|p| {
             let p = p.as_mut_slice::<f32>().ok_or_else(|| Error::Internal("an updated cell is not f32".into()))?;
             with_state(&cells, &mut Vec::new(), &mut |state| {
-                reference_update(kind, hyper, scale, p, value, state);
+                update(reach.team, reach.isa, UpdateArgs { kind, hyper, scale, grad: value }, p, state);
             })
         })
     }
@@ -331,6 +335,70 @@ fn run_kernel(reach: &Reach, step: &Step) -> Result<()> {
             })?;
         }
         Kernel::ConvWeightGrad { plan } => plan.run(reach.team, read(0)?, read(1)?, write(0)?, write(1)?),
+        _ => run_simple_kernel(reach, step)?,
+    }
+    Ok(())
+}
+
+/// Kernels that are one pass over their values.
+fn run_simple_kernel(reach: &Reach, step: &Step) -> Result<()> {
+    let read = |index: usize| reach.read(step.reads[index]);
+    let write = |index: usize| reach.write(step.writes[index]);
+    let (team, isa) = (reach.team, reach.isa);
+    match &step.kernel {
+        Kernel::Relayout { n, c, inner, to_channels_last: true } => {
+            transpose(team, [*n, *c, *inner], read(0)?, write(0)?)
+        }
+        Kernel::Relayout { n, c, inner, to_channels_last: false } => {
+            transpose(team, [*n, *inner, *c], read(0)?, write(0)?)
+        }
+        Kernel::Unary(kind) => elementwise::unary(team, isa, *kind, read(0)?, write(0)?),
+        Kernel::UnaryGrad(kind) => elementwise::unary_grad(team, isa, *kind, (read(0)?, read(1)?), write(0)?),
+        Kernel::Binary { kind, shape } => elementwise::binary(team, isa, *kind, shape, (read(0)?, read(1)?), write(0)?),
+        Kernel::Reduce { kind, shape } => reduce(team, isa, (*kind, *shape), read(0)?, write(0)?, write(1)?),
+        Kernel::Copy(copy) => {
+            let y = write(0)?;
+            if let Some(value) = copy.fill {
+                y.fill(value);
+            }
+            copy_strided(team, &copy.dims, (read(0)?, &copy.from), (y, &copy.to));
+        }
+        Kernel::MaxPool(plan) => plan.forward(team, isa, read(0)?, write(0)?),
+        Kernel::MaxPoolGrad(plan) => plan.backward(team, isa, (read(0)?, read(1)?), write(0)?),
+        _ => run_norm_kernel(reach, step)?,
+    }
+    Ok(())
+}
+
+fn run_norm_kernel(reach: &Reach, step: &Step) -> Result<()> {
+    let read = |index: usize| reach.read(step.reads[index]);
+    let write = |index: usize| reach.write(step.writes[index]);
+    let (team, isa) = (reach.team, reach.isa);
+    let masked = |mask: &Option<[f32; 2]>, index: usize| -> Result<Masked> {
+        let mask = mask.map(|bounds| Ok::<_, Error>((read(index)?, bounds))).transpose()?;
+        Ok(Masked { dy: read(1)?, mask })
+    };
+    match &step.kernel {
+        Kernel::Moments => norm::moments(team, isa, read(0)?, write(0)?, write(1)?),
+        Kernel::BatchNorm { eps, residual, activation } => {
+            let (gamma, beta, first) = (read(1)?, read(2)?, read(3)?);
+            // Moments of the batch come as one value, given statistics as two.
+            let (mean, variance, next) = match first.len() == gamma.len() {
+                true => (first, read(4)?, 5),
+                false => (&first[..gamma.len()], &first[gamma.len()..], 4),
+            };
+            let residual = if *residual { Some(read(next)?) } else { None };
+            let (eps, activation) = (*eps, *activation);
+            let args = ApplyArgs { x: read(0)?, gamma, beta, mean, variance, eps, residual, activation };
+            norm::apply(team, isa, args, write(0)?, write(1)?);
+        }
+        Kernel::BatchNormGradSums { eps, mask } => {
+            norm::grad_sums(team, isa, (read(0)?, masked(mask, 3)?), (read(2)?, *eps), write(0)?, write(1)?);
+        }
+        Kernel::BatchNormInputGrad { eps, mask } => {
+            let (dy, given) = (masked(mask, 5)?, (read(2)?, read(3)?, read(4)?, *eps));
+            norm::input_grad(team, isa, (read(0)?, dy), given, write(0)?, write(1)?);
+        }
         kernel => return Err(Error::Internal(format!("no kernel for {kernel:?}"))),
     }
     Ok(())

@@ -1,0 +1,93 @@
+//! Batch normalisation: its statistics, itself with what follows it, and its backward.
+
+use super::fuse::NormChain;
+use super::lower::Lowering;
+use super::step::{Kernel, activation_of};
+use super::value::{Layout, ValueId};
+use crate::{DType, Node, NodeId, Op, Shape};
+use striate_kernels::conv::Activation;
+use striate_kernels::norm::norm_scratch_len;
+
+/// How `[N, C, …]` lies where its channels are neighbours. `[N, C]` lies so row-major.
+fn channels_last(shape: &Shape) -> Option<Layout> {
+    match shape.rank() {
+        2 => Some(Layout::Rows),
+        3 | 4 => Some(Layout::ChannelsLast),
+        _ => None,
+    }
+}
+
+impl Lowering<'_> {
+    /// A node of batch normalisation by itself; false where it has no fast kernel.
+    pub(super) fn norm(&mut self, id: NodeId, node: &Node) -> bool {
+        let x = self.graph.node(node.inputs[0]).shape.clone();
+        let (Some(layout), true) = (channels_last(&x), x.numel() > 0) else { return false };
+        let (pixels, channels) = (x.numel() / x[1], x[1]);
+        match &node.op {
+            Op::Moments => {
+                let reads = vec![self.get(node.inputs[0], layout)];
+                let writes = vec![self.result(id, Layout::Rows), self.scratch(norm_scratch_len(pixels, channels))];
+                self.step(Kernel::Moments, reads, writes);
+            }
+            Op::BatchNorm { .. } => self.batch_norm(id, &NormChain::alone(id), layout),
+            Op::BatchNormGradSums { eps } => {
+                let (dy, mask) = self.masked(id, node, layout);
+                let mut reads = vec![self.get(node.inputs[0], layout), dy, self.get(node.inputs[2], Layout::Rows)];
+                let bounds = mask.map(|(output, bounds)| {
+                    reads.push(output);
+                    bounds
+                });
+                let writes = vec![self.result(id, Layout::Rows), self.scratch(norm_scratch_len(pixels, channels))];
+                self.step(Kernel::BatchNormGradSums { eps: *eps, mask: bounds }, reads, writes);
+            }
+            Op::BatchNormInputGrad { eps } => {
+                let (dy, mask) = self.masked(id, node, layout);
+                let mut reads = vec![self.get(node.inputs[0], layout), dy];
+                reads.extend(node.inputs[2..].iter().map(|input| self.get(*input, Layout::Rows)));
+                let bounds = mask.map(|(output, bounds)| {
+                    reads.push(output);
+                    bounds
+                });
+                let writes = vec![self.result(id, layout), self.scratch(3 * channels)];
+                self.step(Kernel::BatchNormInputGrad { eps: *eps, mask: bounds }, reads, writes);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// What flows back into a batch norm, and the mask that its step takes along.
+    fn masked(&mut self, id: NodeId, node: &Node, layout: Layout) -> (ValueId, Option<(ValueId, [f32; 2])>) {
+        match self.fusion.masks.get(&id) {
+            Some(mask) => (self.get(mask.dy, layout), Some((self.get(mask.output, layout), mask.bounds))),
+            None => (self.get(node.inputs[1], layout), None),
+        }
+    }
+
+    /// A batch norm of training with what follows it.
+    pub(super) fn norm_chain(&mut self, last: NodeId, chain: &NormChain) {
+        let node = self.graph.node(chain.norm);
+        match channels_last(&node.shape) {
+            Some(layout) if node.dtype == DType::F32 && node.shape.numel() > 0 => self.batch_norm(last, chain, layout),
+            _ => {
+                for id in self.between(chain.norm, last) {
+                    let node = self.graph.node(id);
+                    let reads = node.inputs.iter().map(|input| self.get(*input, Layout::Rows)).collect();
+                    let value = self.result(id, Layout::Rows);
+                    self.step(Kernel::Reference(Box::new(node.clone())), reads, vec![value]);
+                }
+            }
+        }
+    }
+
+    fn batch_norm(&mut self, last: NodeId, chain: &NormChain, layout: Layout) {
+        let node = self.graph.node(chain.norm);
+        let (Op::BatchNormTraining { eps } | Op::BatchNorm { eps }) = node.op else { return };
+        let mut reads = vec![self.get(node.inputs[0], layout)];
+        reads.extend(node.inputs[1..].iter().map(|input| self.get(*input, Layout::Rows)));
+        reads.extend(chain.residual.map(|residual| self.get(residual, layout)));
+        let writes = vec![self.result(last, layout), self.scratch(node.shape[1])];
+        let activation = chain.activation.and_then(activation_of).unwrap_or(Activation::None);
+        self.step(Kernel::BatchNorm { eps, residual: chain.residual.is_some(), activation }, reads, writes);
+    }
+}

@@ -1,0 +1,379 @@
+//! Compiled programs against the interpreter, and the promises of a session.
+
+use std::sync::Arc;
+use striate_graph::machine::Team;
+use striate_graph::*;
+
+fn noise(shape: &[usize], seed: u64) -> Array {
+    let mut values = vec![0.0; shape.iter().product()];
+    rng::fill_normal(&mut values, rng::stream_key(seed, "test"), 0, 0);
+    Array::from_vec(shape, values).unwrap()
+}
+
+fn cell(name: &str, shape: &[usize], seed: u64) -> Parameter {
+    let parameter = Parameter::new(noise(shape, seed));
+    parameter.set_name(name);
+    parameter
+}
+
+fn program(graph: &Graph) -> Arc<Program> {
+    Program::compile(graph, &CompileOptions { threads: 3, ..CompileOptions::default() }).unwrap()
+}
+
+/// Relative to the size of what is wanted.
+fn assert_close(what: &str, got: &Array, want: &Array, tolerance: f64) {
+    assert_eq!((got.shape(), got.dtype()), (want.shape(), want.dtype()), "{what}");
+    let (got, want) = (got.to_f64_vec(), want.to_f64_vec());
+    let scale = (want.iter().map(|w| w * w).sum::<f64>() / want.len().max(1) as f64).sqrt().max(1e-6);
+    for (i, (g, w)) in got.iter().zip(&want).enumerate() {
+        assert!((g - w).abs() <= tolerance * (scale + w.abs()), "{what}: element {i} is {g}, should be {w}");
+    }
+}
+
+/// Runs both executors (the interpreter in float64) on one graph of one input `x`; the planned one with 1, 2 and 3 threads, to the same bits.
+fn check(what: &str, graph: &Graph, x: &Array) -> Vec<Array> {
+    let options = RunOptions { apply_updates: false, precision: Precision::F64, ..RunOptions::default() };
+    let want = interpret(graph, &[("x", x.clone())], &options).unwrap();
+    let program = program(graph);
+    // A training step changes the cells: each run starts from the same.
+    let before: Vec<Array> = graph.parameters.iter().map(Parameter::array).collect();
+    let run = |threads| {
+        graph.parameters.iter().zip(&before).for_each(|(cell, array)| cell.set(array.clone()).unwrap());
+        let mut session = Session::with_team(program.clone(), Arc::new(Team::new(threads)));
+        session.run(&[("x", x)]).unwrap().to_vec()
+    };
+    let got = run(1);
+    for (index, (got, want)) in got.iter().zip(&want).enumerate() {
+        assert_close(&format!("{what}, output {index}"), got, &want.cast(got.dtype()), 2e-5);
+    }
+    for threads in [2, 3] {
+        let again = run(threads);
+        assert!(got.iter().zip(&again).all(|(a, b)| a.bits_eq(b)), "{what}: other bits with {threads} threads");
+    }
+    got
+}
+
+/// Names a graph from one input to some outputs.
+type Build = Box<dyn Fn(&Tensor) -> Vec<Tensor>>;
+
+fn graphs() -> Vec<(&'static str, Vec<usize>, Build)> {
+    fn boxed(f: impl Fn(&Tensor) -> Vec<Tensor> + 'static) -> Build {
+        Box::new(f)
+    }
+    let conv = |x: &Tensor, name: &'static str, shape: [usize; 4], attrs: ConvAttrs| {
+        let w = x.trace().parameter(&cell(name, &shape, 1));
+        x.trace().push(Op::Conv2d(attrs), &[x, &w])
+    };
+    let same = ConvAttrs { pads: [1; 4], ..ConvAttrs::default() };
+    let map = vec![2, 5, 7, 6];
+    vec![
+        ("identity", map.clone(), boxed(|x| vec![x.clone()])),
+        ("arithmetic", map.clone(), boxed(|x| vec![((x * 2.0).relu() + x).exp(), x / &(x.square() + 1.0)])),
+        (
+            "channel",
+            map.clone(),
+            boxed(|x| {
+                let row = x.trace().parameter(&cell("row", &[5, 1, 1], 3));
+                vec![x * &row, &row - x, x + &x.narrow(1, 1, 1), x * &x.narrow(0, 1, 1)]
+            }),
+        ),
+        (
+            "sums",
+            map.clone(),
+            boxed(|x| {
+                let sum = |axes: &[isize], keep| x.sum(axes, keep);
+                vec![
+                    sum(&[0, 2, 3], false),
+                    sum(&[2, 3], true),
+                    sum(&[1], false),
+                    sum(&[3], true),
+                    sum(&[0], false),
+                    x.mean_all(),
+                    x.mean(&[1, 2], true),
+                ]
+            }),
+        ),
+        (
+            "moves",
+            map.clone(),
+            boxed(|x| {
+                let parts = [x.narrow(1, 0, 2), x.narrow(1, 2, 3)];
+                vec![
+                    Tensor::cat(&[&parts[1], &parts[0], x], 1),
+                    Tensor::cat(&[x, x], 2),
+                    x.permute(&[0, 2, 3, 1]),
+                    x.permute(&[3, 1, 0, 2]).relu(),
+                    x.reshape([10, 42]).relu(),
+                    x.reshape([10, 7, 6]).transpose(1, 2),
+                    x.pad(&[1, 2, 0, 1], PadMode::Constant(0.5)),
+                    x.pad(&[1, 2, 3, 1], PadMode::Reflect),
+                    x.narrow(2, 3, 2),
+                    x.narrow(0, 1, 1).expand([3, 5, 7, 6]),
+                    x.flatten(1, -1),
+                ]
+            }),
+        ),
+        (
+            "softmax",
+            vec![6, 9],
+            boxed(|x| vec![x.softmax(1), x.log_softmax(0), x.select(0, 2), x.argmax(1, false).one_hot(9)]),
+        ),
+        (
+            "three axes",
+            vec![2, 5, 8],
+            boxed(|x| vec![x.relu(), x.sum(&[2], false), &x.relu() + &x.sum(&[1], true), x.matmul(&x.transpose(1, 2))]),
+        ),
+        (
+            "conv, residual, activation",
+            map.clone(),
+            boxed(move |x| {
+                let y = conv(x, "w", [5, 5, 3, 3], same);
+                vec![(&y + x).relu(), conv(&y, "v", [7, 5, 3, 3], same).silu()]
+            }),
+        ),
+        (
+            "grouped conv with a bias",
+            vec![2, 6, 7, 5],
+            boxed(move |x| {
+                let attrs = ConvAttrs { groups: 3, stride: [2, 1], pads: [0, 1, 2, 1], dilation: [1, 2] };
+                let (w, b) =
+                    (x.trace().parameter(&cell("w", &[9, 2, 3, 2], 1)), x.trace().parameter(&cell("b", &[9], 2)));
+                vec![x.trace().push(Op::Conv2d(attrs), &[x, &w, &b]).clamp(0.0, 6.0)]
+            }),
+        ),
+        (
+            "a computed weight",
+            map.clone(),
+            boxed(move |x| {
+                let w = x.trace().parameter(&cell("w", &[4, 5, 3, 3], 1)).tanh();
+                vec![x.trace().push(Op::Conv2d(same), &[x, &w])]
+            }),
+        ),
+        (
+            "linear",
+            vec![3, 4, 6],
+            boxed(|x| {
+                let (w, b) = (x.trace().parameter(&cell("w", &[5, 6], 1)), x.trace().parameter(&cell("b", &[5], 2)));
+                vec![
+                    x.linear(&w, Some(&b)).relu(),
+                    x.reshape([12, 6]).linear(&w, None),
+                    x.reshape([12, 6]).linear(&w, Some(&b)),
+                ]
+            }),
+        ),
+        (
+            "pools",
+            vec![2, 5, 9, 8],
+            boxed(|x| {
+                let windows = Windows::Sliding {
+                    kernel: [3, 2],
+                    stride: [2, 2],
+                    pads: [1, 0, 1, 1],
+                    dilation: [1; 2],
+                    ceil_mode: true,
+                };
+                let push = |op| x.trace().push(op, &[x]);
+                vec![
+                    push(Op::MaxPool2d(windows)),
+                    push(Op::MaxPool2dIndices(windows)),
+                    push(Op::AvgPool2d { windows, divisor: AvgDivisor::ExcludePad }),
+                    push(Op::AvgPool2d { windows: Windows::Adaptive { out: [1, 1] }, divisor: AvgDivisor::IncludePad }),
+                ]
+            }),
+        ),
+        (
+            "empty",
+            vec![0, 5, 9, 8],
+            boxed(move |x| vec![conv(x, "w", [4, 5, 3, 3], same).relu(), x.sum(&[0], false), x.permute(&[1, 0, 2, 3])]),
+        ),
+    ]
+}
+
+#[test]
+fn programs_compute_what_the_interpreter_computes() {
+    for (name, shape, build) in graphs() {
+        let trace = Trace::new(Mode::Eval);
+        let outputs = build(&trace.input("x", &shape[..], DType::F32));
+        let named: Vec<(&str, &Tensor)> = outputs.iter().map(|y| ("y", y)).collect();
+        check(name, &trace.finish(&named).unwrap(), &noise(&shape, 9));
+    }
+}
+
+#[test]
+fn gradients_of_all_graphs_agree_too() {
+    for (name, shape, build) in graphs() {
+        let trace = Trace::new(Mode::Train);
+        let x = trace.input("x", &shape[..], DType::F32);
+        let outputs = build(&x);
+        let floats = outputs.iter().filter(|y| y.dtype().is_float());
+        let loss = floats.map(|y| y.square().sum_all()).reduce(|a, b| a + b).unwrap();
+        let gradient = gradients(&loss, &[&x]).unwrap().remove(0);
+        check(name, &trace.finish(&[("dx", &gradient)]).unwrap(), &noise(&shape, 9));
+    }
+}
+
+/// A small residual net: convolution, batch norm, ReLU, a residual, pools, a linear layer.
+struct Net {
+    cells: Vec<Parameter>,
+}
+
+impl Net {
+    fn new() -> Net {
+        let shapes: [(&str, &[usize]); 8] = [
+            ("conv1.weight", &[8, 3, 3, 3]),
+            ("bn1.weight", &[8]),
+            ("bn1.bias", &[8]),
+            ("conv2.weight", &[8, 8, 3, 3]),
+            ("bn2.weight", &[8]),
+            ("bn2.bias", &[8]),
+            ("fc.weight", &[10, 8]),
+            ("fc.bias", &[10]),
+        ];
+        Net { cells: shapes.iter().enumerate().map(|(i, (name, shape))| cell(name, shape, i as u64)).collect() }
+    }
+
+    fn loss(&self, x: &Tensor) -> Tensor {
+        let trace = x.trace();
+        let p: Vec<Tensor> = self.cells.iter().map(|c| trace.parameter(c)).collect();
+        let same = ConvAttrs { pads: [1; 4], ..ConvAttrs::default() };
+        let norm = |x: &Tensor, w: &Tensor, b: &Tensor| {
+            let moments = trace.push(Op::Moments, &[x]);
+            trace.push(Op::BatchNormTraining { eps: 1e-5 }, &[x, w, b, &moments])
+        };
+        let x = norm(&trace.push(Op::Conv2d(same), &[x, &p[0]]), &p[1], &p[2]).relu();
+        let y = norm(&trace.push(Op::Conv2d(same), &[&x, &p[3]]), &p[4], &p[5]);
+        let x = (&y + &x).relu();
+        let windows =
+            Windows::Sliding { kernel: [2; 2], stride: [2; 2], pads: [0; 4], dilation: [1; 2], ceil_mode: false };
+        let x = trace.push(Op::MaxPool2d(windows), &[&x]).mean(&[2, 3], false);
+        let logits = x.linear(&p[6], Some(&p[7]));
+        -(logits.log_softmax(1).narrow(1, 0, 1).mean_all())
+    }
+
+    /// One step of SGD with momentum; gives the loss and the gradients.
+    fn step(&self, batch: usize) -> Graph {
+        let trace = Trace::new(Mode::Train);
+        let x = trace.input("x", [batch, 3, 8, 8], DType::F32);
+        let loss = self.loss(&x);
+        trace.guard(&loss);
+        let weights: Vec<Tensor> = self.cells.iter().map(|c| trace.parameter(c)).collect();
+        let gradients = gradients(&loss, &weights.iter().collect::<Vec<_>>()).unwrap();
+        let hyper = trace.constant(Array::from_vec([3], vec![0.1f32, 0.01, 0.0]).unwrap());
+        let kind = UpdateKind::Sgd { momentum: 0.9, dampening: 0.0, nesterov: false };
+        for (cell, gradient) in self.cells.iter().zip(&gradients) {
+            let state = Parameter::buffer(Array::zeros(cell.shape(), DType::F32));
+            trace.update(cell, &[state], kind, &[gradient, &hyper]);
+        }
+        let mut outputs = vec![("loss", &loss)];
+        outputs.extend(gradients.iter().map(|g| ("gradient", g)));
+        trace.finish(&outputs).unwrap()
+    }
+}
+
+#[test]
+fn a_training_step_agrees_and_updates_the_cells() {
+    let (x, planned, interpreted) = (noise(&[4, 3, 8, 8], 77), Net::new(), Net::new());
+    let graph = planned.step(4);
+    check("training step", &Net::new().step(4), &x);
+    let program = program(&graph);
+    let mut session = Session::new(program);
+    let other = interpreted.step(4);
+    for _ in 0..3 {
+        session.run(&[("x", &x)]).unwrap();
+        interpret(&other, &[("x", x.clone())], &RunOptions::default()).unwrap();
+    }
+    for (a, b) in planned.cells.iter().zip(&interpreted.cells) {
+        assert_close(&a.name(), &a.array(), &b.array(), 1e-4);
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_changes_nothing() {
+    let net = Net::new();
+    let before: Vec<Array> = net.cells.iter().map(Parameter::array).collect();
+    let mut session = Session::new(program(&net.step(4)));
+    let x = Array::full([4, 3, 8, 8], f32::NAN);
+    assert!(matches!(session.run(&[("x", &x)]), Err(Error::NonFinite { .. })));
+    assert!(net.cells.iter().zip(&before).all(|(cell, before)| cell.array().bits_eq(before)));
+}
+
+#[test]
+fn an_image_gives_the_same_bits_in_any_batch() {
+    let w = [cell("w", &[16, 3, 3, 3], 1), cell("v", &[16, 16, 3, 3], 2), cell("fc", &[10, 16], 3)];
+    let build = |n: usize| {
+        let trace = Trace::new(Mode::Eval);
+        let x = trace.input("x", [n, 3, 9, 9], DType::F32);
+        let p: Vec<Tensor> = w.iter().map(|c| trace.parameter(c)).collect();
+        let attrs = ConvAttrs { pads: [1; 4], stride: [2, 2], ..ConvAttrs::default() };
+        let y = trace.push(Op::Conv2d(attrs), &[&x, &p[0]]).relu();
+        let y = trace.push(Op::Conv2d(attrs), &[&y, &p[1]]).silu();
+        let y = y.mean(&[2, 3], false).linear(&p[2], None).softmax(1);
+        trace.finish(&[("y", &y)]).unwrap()
+    };
+    let whole = noise(&[7, 3, 9, 9], 5);
+    let together = Session::new(program(&build(7))).run(&[("x", &whole)]).unwrap()[0].clone();
+    let mut single = Session::new(program(&build(1)));
+    for i in 0..7 {
+        let image = whole.f32s().unwrap()[i * 243..(i + 1) * 243].to_vec();
+        let alone = single.run(&[("x", &Array::from_vec([1, 3, 9, 9], image).unwrap())]).unwrap()[0].clone();
+        assert_eq!(alone.f32s().unwrap(), &together.f32s().unwrap()[i * 10..(i + 1) * 10], "image {i}");
+    }
+}
+
+#[test]
+fn a_folded_batch_norm_follows_its_cells_and_a_tap_changes_no_bits() {
+    let cells =
+        [cell("w", &[6, 3, 3, 3], 1), cell("g", &[6], 2), cell("b", &[6], 3), cell("m", &[6], 4), cell("v", &[6], 5)];
+    cells[4].set(Array::full([6], 0.7f32)).unwrap();
+    let build = |tapped: bool| {
+        let trace = Trace::new(Mode::Eval);
+        let x = trace.input("x", [2, 3, 6, 6], DType::F32);
+        let p: Vec<Tensor> = cells.iter().map(|c| trace.parameter(c)).collect();
+        let y = trace.push(Op::Conv2d(ConvAttrs::default()), &[&x, &p[0]]);
+        trace.mark("conv", &y);
+        let z = trace.push(Op::BatchNorm { eps: 1e-5 }, &[&y, &p[1], &p[2], &p[3], &p[4]]).relu();
+        let mut graph = trace.finish(&[("z", &z)]).unwrap();
+        if tapped {
+            graph.add_tap("conv").unwrap();
+        }
+        graph
+    };
+    let x = noise(&[2, 3, 6, 6], 8);
+    let plain = check("folded", &build(false), &x);
+    let tapped = check("tapped", &build(true), &x);
+    assert!(plain[0].bits_eq(&tapped[0]));
+    let mut session = Session::new(program(&build(false)));
+    session.run(&[("x", &x)]).unwrap();
+    cells[1].set(noise(&[6], 99)).unwrap();
+    let after = session.run(&[("x", &x)]).unwrap()[0].clone();
+    assert!(!after.bits_eq(&plain[0]));
+    assert!(after.bits_eq(&check("changed", &build(false), &x)[0]));
+}
+
+#[test]
+fn random_numbers_are_the_interpreters_and_differ_by_step() {
+    let trace = Trace::new(Mode::Train);
+    let x = trace.input("x", [2, 5, 4, 3], DType::F32);
+    let mask = trace.random(RandomKind::Mask { keep: 0.6 }, "dropout", [2, 5, 4, 3]);
+    let graph = trace.finish(&[("y", &(&x * &mask))]).unwrap();
+    let x = noise(&[2, 5, 4, 3], 4);
+    check("dropout", &graph, &x);
+    let mut session = Session::new(program(&graph));
+    let first = session.run(&[("x", &x)]).unwrap()[0].clone();
+    let second = session.run(&[("x", &x)]).unwrap()[0].clone();
+    session.set_step(0);
+    assert!(!first.bits_eq(&second) && session.run(&[("x", &x)]).unwrap()[0].bits_eq(&first));
+}
+
+#[test]
+fn what_is_wrong_with_the_inputs_is_said() {
+    let trace = Trace::new(Mode::Eval);
+    let x = trace.input("x", [2], DType::F32);
+    let mut session = Session::new(program(&trace.finish(&[("y", &x.relu())]).unwrap()));
+    let two = Array::zeros([2], DType::F32);
+    let message = |result: Result<&[Array]>| result.unwrap_err().to_string();
+    assert_eq!(message(session.run(&[])), "input `x`: no array was given for it; the graph's inputs are x");
+    assert!(message(session.run(&[("x", &two), ("z", &two)])).contains("`z`: the graph has no such input"));
+    let three = Array::zeros([3], DType::F64);
+    assert_eq!(message(session.run(&[("x", &three)])), "input `x`: expected float32 [2], got float64 [3]");
+}
