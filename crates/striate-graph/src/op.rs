@@ -51,7 +51,7 @@ pub trait HostFunction: Send + Sync {
 /// The comments give the inputs in brackets.
 #[derive(Clone, Debug)]
 pub enum Op {
-    /// Data given at each run. []
+    /// Data given at each run. `[]`
     Input {
         /// The input's name.
         name: Arc<str>,
@@ -60,7 +60,7 @@ pub enum Op {
         /// Its type.
         dtype: DType,
     },
-    /// The value of a parameter cell as it was before this run's updates. []
+    /// The value of a parameter cell as it was before this run's updates. `[]`
     Parameter {
         /// Index into [`crate::Graph::parameters`].
         slot: usize,
@@ -69,9 +69,9 @@ pub enum Op {
         /// The cell's type.
         dtype: DType,
     },
-    /// Fixed data. []
+    /// Fixed data. `[]`
     Constant(Array),
-    /// Random numbers, keyed by (run seed, stream, run step, logical element). []
+    /// Random numbers, keyed by (run seed, stream, run step, logical element). `[]`
     Random {
         /// The distribution.
         kind: RandomKind,
@@ -81,20 +81,20 @@ pub enum Op {
         shape: Shape,
     },
 
-    /// An elementwise function. [x]
+    /// An elementwise function. `[x]`
     Unary(UnaryKind),
-    /// Its derivative at `x` times `dy`. [x, dy]
+    /// Its derivative at `x` times `dy`. `[x, dy]`
     UnaryGrad(UnaryKind),
-    /// An elementwise function of two, broadcast by NumPy's rule. [a, b]
+    /// An elementwise function of two, broadcast by NumPy's rule. `[a, b]`
     Binary(BinaryKind),
-    /// `a` where the condition holds, else `b`, broadcast. [condition, a, b]
+    /// `a` where the condition holds, else `b`, broadcast. `[condition, a, b]`
     Where,
-    /// Conversion of type. [x]
+    /// Conversion of type. `[x]`
     Cast(DType),
-    /// The value itself, through which no gradient flows. [x]
+    /// The value itself, through which no gradient flows. `[x]`
     Detach,
 
-    /// A reduction. [x]
+    /// A reduction. `[x]`
     Reduce {
         /// Which.
         kind: ReduceKind,
@@ -103,7 +103,7 @@ pub enum Op {
         /// Keep the reduced axes with size 1.
         keepdims: bool,
     },
-    /// Position of the first maximum or minimum, as i64. [x]
+    /// Position of the first maximum or minimum, as i64. `[x]`
     ArgReduce {
         /// Maximum, else minimum.
         max: bool,
@@ -112,33 +112,33 @@ pub enum Op {
         /// Keep the axis with size 1.
         keepdims: bool,
     },
-    /// Softmax along an axis. [x]
+    /// Softmax along an axis. `[x]`
     Softmax {
         /// The axis.
         axis: usize,
     },
-    /// Its logarithm. [x]
+    /// Its logarithm. `[x]`
     LogSoftmax {
         /// The axis.
         axis: usize,
     },
 
-    /// The same elements under another shape. [x]
+    /// The same elements under another shape. `[x]`
     Reshape {
         /// The new shape.
         shape: Shape,
     },
-    /// Axes in another order: output axis `i` is input axis `perm[i]`. [x]
+    /// Axes in another order: output axis `i` is input axis `perm[i]`. `[x]`
     Transpose {
         /// The order.
         perm: Vec<usize>,
     },
-    /// Broadcast to a shape. [x]
+    /// Broadcast to a shape. `[x]`
     Expand {
         /// The new shape.
         shape: Shape,
     },
-    /// Elements `start, start + step, …` along each axis, `sizes` of them. [x]
+    /// Elements `start, start + step, …` along each axis, `sizes` of them. `[x]`
     Slice {
         /// First index of each axis.
         starts: Vec<usize>,
@@ -147,7 +147,7 @@ pub enum Op {
         /// Step of each axis; may be negative.
         steps: Vec<isize>,
     },
-    /// Zeros of the given shape with `dy` where [`Op::Slice`] would have read. [dy]
+    /// Zeros of the given shape with `dy` where [`Op::Slice`] would have read. `[dy]`
     SliceGrad {
         /// The full shape.
         shape: Shape,
@@ -156,56 +156,56 @@ pub enum Op {
         /// As in `Slice`.
         steps: Vec<isize>,
     },
-    /// Joins along an axis. [x0, x1, …]
+    /// Joins along an axis. `[x0, x1, …]`
     Concat {
         /// The axis.
         axis: usize,
     },
-    /// Adds (or, negative, removes) elements at both ends of each axis. [x]
+    /// Adds (or, negative, removes) elements at both ends of each axis. `[x]`
     Pad {
         /// Before and after, per axis.
         pads: Vec<[isize; 2]>,
         /// What stands there.
         mode: PadMode,
     },
-    /// The gradient of [`Op::Pad`]. [dy]
+    /// The gradient of [`Op::Pad`]. `[dy]`
     PadGrad {
         /// As in `Pad`.
         pads: Vec<[isize; 2]>,
         /// As in `Pad`.
         mode: PadMode,
     },
-    /// Takes whole slices along an axis. [x, indices i64]
+    /// Takes whole slices along an axis. `[x, indices i64]`
     Gather {
         /// The axis.
         axis: usize,
     },
-    /// The gradient of [`Op::Gather`]: adds slices of `dy` into zeros. [indices, dy]
+    /// The gradient of [`Op::Gather`]: adds slices of `dy` into zeros. `[indices, dy]`
     GatherGrad {
         /// The axis.
         axis: usize,
         /// Size of the axis in the gathered array.
         size: usize,
     },
-    /// `out[..i..] = x[..index[..i..]..]` along an axis. [x, indices i64]
+    /// `out[..i..] = x[..index[..i..]..]` along an axis. `[x, indices i64]`
     GatherElements {
         /// The axis.
         axis: usize,
     },
-    /// `x` with `updates` written (or added) at `indices` along an axis. [x, indices i64, updates]
+    /// `x` with `updates` written (or added) at `indices` along an axis. `[x, indices i64, updates]`
     ScatterElements {
         /// The axis.
         axis: usize,
         /// Add instead of replacing.
         add: bool,
     },
-    /// 1 at the index, 0 elsewhere, along a new last axis; an index out of range gives only zeros. f32. [indices]
+    /// 1 at the index, 0 elsewhere, along a new last axis; an index out of range gives only zeros. f32. `[indices]`
     OneHot {
         /// Size of the new axis.
         depth: usize,
     },
 
-    /// Product over the last two axes; leading axes broadcast. [a, b]
+    /// Product over the last two axes; leading axes broadcast. `[a, b]`
     MatMul {
         /// Use `a` transposed.
         trans_a: bool,
@@ -213,16 +213,16 @@ pub enum Op {
         trans_b: bool,
     },
 
-    /// Cross-correlation, NCHW with OIHW weights. [x, weight] or [x, weight, bias]
+    /// Cross-correlation, NCHW with OIHW weights. `[x, weight]` or `[x, weight, bias]`
     Conv2d(ConvAttrs),
-    /// The gradient of [`Op::Conv2d`] for its input, which is also the transposed convolution. [dy, weight]
+    /// The gradient of [`Op::Conv2d`] for its input, which is also the transposed convolution. `[dy, weight]`
     Conv2dInputGrad {
         /// Of the convolution.
         attrs: ConvAttrs,
         /// Height and width of its input.
         input: [usize; 2],
     },
-    /// The gradient of [`Op::Conv2d`] for its weight. [x, dy]
+    /// The gradient of [`Op::Conv2d`] for its weight. `[x, dy]`
     Conv2dWeightGrad {
         /// Of the convolution.
         attrs: ConvAttrs,
@@ -230,20 +230,20 @@ pub enum Op {
         kernel: [usize; 2],
     },
 
-    /// Maximum over windows; padding never wins. [x]
+    /// Maximum over windows; padding never wins. `[x]`
     MaxPool2d(Windows),
-    /// Where each maximum lies: flat index into the plane, i64. [x]
+    /// Where each maximum lies: flat index into the plane, i64. `[x]`
     MaxPool2dIndices(Windows),
-    /// The gradient of [`Op::MaxPool2d`]. [x, dy]
+    /// The gradient of [`Op::MaxPool2d`]. `[x, dy]`
     MaxPool2dGrad(Windows),
-    /// Average over windows. [x]
+    /// Average over windows. `[x]`
     AvgPool2d {
         /// The windows.
         windows: Windows,
         /// By what to divide.
         divisor: AvgDivisor,
     },
-    /// The gradient of [`Op::AvgPool2d`]. [dy]
+    /// The gradient of [`Op::AvgPool2d`]. `[dy]`
     AvgPool2dGrad {
         /// The windows.
         windows: Windows,
@@ -253,47 +253,47 @@ pub enum Op {
         input: [usize; 2],
     },
 
-    /// Mean and biased variance of each channel of `[N, C, …]`, as `[2, C]`. [x]
+    /// Mean and biased variance of each channel of `[N, C, …]`, as `[2, C]`. `[x]`
     Moments,
-    /// `(x - mean) / sqrt(var + eps) * gamma + beta` per channel, with given statistics. [x, gamma, beta, mean, var]
+    /// `(x - mean) / sqrt(var + eps) * gamma + beta` per channel, with given statistics. `[x, gamma, beta, mean, var]`
     BatchNorm {
         /// Added to the variance.
         eps: f32,
     },
-    /// The same with the statistics of this very batch; its gradient runs through them. [x, gamma, beta, moments]
+    /// The same with the statistics of this very batch; its gradient runs through them. `[x, gamma, beta, moments]`
     BatchNormTraining {
         /// Added to the variance.
         eps: f32,
     },
-    /// Per channel, `[sum dy, sum dy * x̂]`, as `[2, C]`. [x, dy, moments]
+    /// Per channel, `[sum dy, sum dy * x̂]`, as `[2, C]`. `[x, dy, moments]`
     BatchNormGradSums {
         /// Added to the variance.
         eps: f32,
     },
-    /// The gradient of [`Op::BatchNormTraining`] for its input. [x, dy, gamma, moments, sums]
+    /// The gradient of [`Op::BatchNormTraining`] for its input. `[x, dy, gamma, moments, sums]`
     BatchNormInputGrad {
         /// Added to the variance.
         eps: f32,
     },
-    /// `(x - mean) / sqrt(var + eps)` over the last axis: the core of layer, group and instance norm. [x]
+    /// `(x - mean) / sqrt(var + eps)` over the last axis: the core of layer, group and instance norm. `[x]`
     Standardize {
         /// Added to the variance.
         eps: f32,
     },
-    /// Its gradient. [x, dy]
+    /// Its gradient. `[x, dy]`
     StandardizeGrad {
         /// Added to the variance.
         eps: f32,
     },
 
-    /// Resampling of the last two axes of NCHW. [x]
+    /// Resampling of the last two axes of NCHW. `[x]`
     Resize {
         /// How.
         spec: ResizeSpec,
         /// Output height and width.
         out: [usize; 2],
     },
-    /// The gradient of [`Op::Resize`]. [dy]
+    /// The gradient of [`Op::Resize`]. `[dy]`
     ResizeGrad {
         /// How.
         spec: ResizeSpec,
@@ -301,7 +301,7 @@ pub enum Op {
         input: [usize; 2],
     },
 
-    /// Registered Rust code; the node itself is its first output. [any…]
+    /// Registered Rust code; the node itself is its first output. `[any…]`
     HostCall {
         /// The registered name.
         name: Arc<str>,
@@ -311,14 +311,14 @@ pub enum Op {
         /// gradient for each float input. Without one the call cuts the gradient.
         backward: Option<Arc<str>>,
     },
-    /// Another output of a host call. [call]
+    /// Another output of a host call. `[call]`
     HostOutput {
         /// Which.
         index: usize,
     },
 
     /// Updates a parameter cell in place, after all reads of it in this run and once the guarded loss is known to be
-    /// finite. Its value is a scalar 0 without meaning. [value, hyper] or [value, hyper, scale of value]
+    /// finite. Its value is a scalar 0 without meaning. `[value, hyper]` or `[value, hyper, scale of value]`
     Update {
         /// The rule.
         kind: UpdateKind,

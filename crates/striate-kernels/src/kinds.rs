@@ -237,7 +237,7 @@ pub enum UpdateKind {
         /// Interpolation for the state.
         beta2: f32,
     },
-    /// `p = decay * p + (1 - decay) * value`, without state. Hyper: [decay]. Running statistics and EMA.
+    /// `p = decay * p + (1 - decay) * value`, without state. Hyper: `[decay]`. Running statistics and EMA.
     Average,
     /// `p = value`. No hyper.
     Assign,

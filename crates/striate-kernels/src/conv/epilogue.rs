@@ -136,7 +136,7 @@ fn hardsigmoid<S: Simd>(s: S, x: S::V) -> S::V {
 /// What is done to a convolution's sum: `y = activation(sum + bias + residual)`, in this order.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Epilogue<'a> {
-    /// One number an output channel, [OC].
+    /// One number an output channel, `[OC]`.
     pub bias: Option<&'a [f32]>,
     /// Added element by element, [N, OH, OW, OC] as the output.
     pub residual: Option<&'a [f32]>,

@@ -133,10 +133,10 @@ unsafe fn finish_tile<S: Simd, const MR: usize, const NV: usize>(
             }
         }
         if !b.residual.is_null() {
-            for m in 0..MR {
+            for (m, row) in acc.iter_mut().enumerate() {
                 let p = b.residual.add(*y_off.add(m));
-                for v in 0..NV {
-                    acc[m][v] = s.add(acc[m][v], s.load_partial(p.add(v * S::LANES), lanes(v)));
+                for (v, sum) in row.iter_mut().enumerate() {
+                    *sum = s.add(*sum, s.load_partial(p.add(v * S::LANES), lanes(v)));
                 }
             }
         }
@@ -151,16 +151,16 @@ unsafe fn finish_tile<S: Simd, const MR: usize, const NV: usize>(
             }
             _ => {}
         }
-        for m in 0..MR {
+        for (m, row) in acc.iter().enumerate() {
             let p = b.y.add(*y_off.add(m));
-            for v in 0..NV - 1 {
-                s.store(p.add(v * S::LANES), acc[m][v]);
+            for (v, &sum) in row[..NV - 1].iter().enumerate() {
+                s.store(p.add(v * S::LANES), sum);
             }
             let last = p.add((NV - 1) * S::LANES);
             if b.tail == S::LANES {
-                s.store(last, acc[m][NV - 1]);
+                s.store(last, row[NV - 1]);
             } else {
-                s.store_partial(last, b.tail, acc[m][NV - 1]);
+                s.store_partial(last, b.tail, row[NV - 1]);
             }
         }
     }
