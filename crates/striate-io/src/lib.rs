@@ -3,6 +3,21 @@
 //! Every reader takes its file for hostile: what is wrong comes back as an [`Error`] that names the file and the array;
 //! nothing panics, and nothing is allocated for bytes that a file merely declares. Every writer is atomic: a new file is
 //! synced before it is renamed over the old one.
+//!
+//! The weights of a net, out and in again:
+//!
+//! ```
+//! use striate_io::{read_safetensors, write_safetensors};
+//! use striate_nn::{Linear, Module};
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("fc.safetensors");
+//! let trained = Linear::new(3, 2);
+//! write_safetensors(&path, trained.state_dict(), &Default::default())?;
+//! let net = Linear::new(3, 2);
+//! net.load_state_dict(&read_safetensors(&path)?.arrays.into_iter().collect(), true)?;
+//! assert!(net.weight.array().bits_eq(&trained.weight.array()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod atomic;
