@@ -501,8 +501,12 @@ fn infer_conv_weight_grad(attrs: &ConvAttrs, kernel: [usize; 2], inputs: Inputs)
     same_dtype(dtype, other)?;
     check_rank(x, 4, "the input", "[N, C, H, W]")?;
     check_rank(dy, 4, "the gradient", "[N, C, H, W]")?;
-    if attrs.groups == 0 || !x[1].is_multiple_of(attrs.groups) {
-        return refuse(format!("{} channels in {} groups", x[1], attrs.groups), "the groups must divide the channels");
+    let uneven = |channels: &&usize| attrs.groups == 0 || !channels.is_multiple_of(attrs.groups);
+    if let Some(channels) = [x[1], dy[1]].iter().find(uneven) {
+        return refuse(
+            format!("{channels} channels in {} groups", attrs.groups),
+            "the groups must divide the channels",
+        );
     }
     let expected = [x[0], dy[1], conv_size(x[2], kernel[0], attrs, 0)?, conv_size(x[3], kernel[1], attrs, 1)?];
     if dy.dims() != expected {
@@ -590,6 +594,9 @@ fn infer_batch_norm(op: &Op, inputs: Inputs) -> Inferred {
             };
         }
         _ => {
+            if x != inputs[1].0 {
+                return refuse(format!("the gradient has shape {}", inputs[1].0), format!("the value has {x}"));
+            }
             per_channel(2, "the weight")?;
             pair(3, "the moments")?;
             pair(4, "the sums")?;

@@ -71,7 +71,7 @@ pub fn resize_axis_table(spec: &ResizeSpec, axis: usize, input: usize, output: u
         (Interpolation::Bilinear | Interpolation::Bicubic { .. }, true) => (input - 1) as f64 / (output - 1) as f64,
         _ => ratio,
     };
-    let last = input as isize - 1;
+    let last = (input - 1) as f64;
     let source_of = |o: usize| if spec.align_corners { scale * o as f64 } else { scale * (o as f64 + 0.5) - 0.5 };
     // PyTorch leaves such an axis alone, whatever the scale that was given.
     let untouched =
@@ -95,8 +95,8 @@ pub fn resize_axis_table(spec: &ResizeSpec, axis: usize, input: usize, output: u
             let (first, fraction) = (at.floor(), at - at.floor());
             (-1..=2)
                 .map(|k| {
-                    let source = (first as isize + k).clamp(0, last) as usize;
-                    (source, cubic(fraction - k as f64, f64::from(a)))
+                    let source = (first + f64::from(k)).clamp(0.0, last) as usize;
+                    (source, cubic(fraction - f64::from(k), f64::from(a)))
                 })
                 .collect()
         }
