@@ -1,0 +1,114 @@
+//! Weights files: safetensors with the model's name, input, class names and preprocessing in their metadata.
+
+use super::{ModelError, find_model};
+use crate::transforms::Preprocess;
+use std::collections::BTreeMap;
+use std::path::Path;
+use striate_io::{Safetensors, read_safetensors, write_safetensors};
+use striate_nn::{Module, StateDict};
+
+/// Version of the metadata that is written; lower ones are read.
+const VERSION: u32 = 1;
+
+/// What a weights file says about its net. Nothing of time, path, run, threads or machine belongs here: the same training gives
+/// the same file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInfo {
+    /// Name in the registry.
+    pub model: String,
+    /// `[C, H, W]`.
+    pub input: [usize; 3],
+    /// Names of the classes.
+    pub class_names: Vec<String>,
+    /// What pictures go through before the net.
+    pub preprocess: Preprocess,
+}
+
+impl ModelInfo {
+    fn metadata(&self) -> BTreeMap<String, String> {
+        let json = |value: serde_json::Value| value.to_string();
+        let pairs = [
+            ("format", "striate".to_owned()),
+            ("format_version", VERSION.to_string()),
+            ("model", self.model.clone()),
+            ("input", json(serde_json::json!(self.input))),
+            ("class_names", json(serde_json::json!(self.class_names))),
+            ("preprocess", json(serde_json::json!(self.preprocess))),
+        ];
+        pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+
+    fn parse(path: &Path, metadata: &BTreeMap<String, String>) -> Result<ModelInfo, ModelError> {
+        let wrong = |why: String| ModelError::NotAModel { path: path.into(), why };
+        let text = |key: &str| {
+            metadata.get(key).map(String::as_str).ok_or_else(|| {
+                wrong(format!("the metadata has no `{key}`: these are not weights that striate wrote; name the model and give the file with --weights"))
+            })
+        };
+        let version: u32 =
+            text("format_version")?.parse().map_err(|_| wrong("`format_version` is no number".into()))?;
+        if version == 0 || version > VERSION {
+            return Err(wrong(format!("format version {version}, this striate reads up to {VERSION}; update striate")));
+        }
+        let bad = |key: &str, error: serde_json::Error| wrong(format!("metadata `{key}`: {error}"));
+        let info = ModelInfo {
+            model: text("model")?.to_owned(),
+            input: serde_json::from_str(text("input")?).map_err(|e| bad("input", e))?,
+            class_names: serde_json::from_str(text("class_names")?).map_err(|e| bad("class_names", e))?,
+            preprocess: serde_json::from_str(text("preprocess")?).map_err(|e| bad("preprocess", e))?,
+        };
+        info.preprocess.check().map_err(|error| wrong(error.to_string()))?;
+        if info.preprocess.channels != info.input[0] || info.input.iter().any(|&n| n == 0 || n > 32_768) {
+            return Err(wrong(format!("input {:?} does not fit its preprocessing", info.input)));
+        }
+        Ok(info)
+    }
+}
+
+/// A net out of a file.
+pub struct LoadedModel {
+    /// The net, with its weights.
+    pub net: Box<dyn Module>,
+    /// What the file says about it.
+    pub info: ModelInfo,
+}
+
+/// Writes a net's values, whole or not at all.
+///
+/// # Errors
+/// What the disk says.
+pub fn save_model(path: &Path, values: StateDict, info: &ModelInfo) -> Result<(), ModelError> {
+    Ok(write_safetensors(path, values, &info.metadata())?)
+}
+
+/// Reads a weights file that striate wrote: builds the net that it names and loads it.
+///
+/// # Errors
+/// A file that cannot be read, is not ours, or does not fit the net that it names.
+pub fn load_model(path: &Path) -> Result<LoadedModel, ModelError> {
+    let Safetensors { arrays, metadata } = read_safetensors(path)?;
+    let info = ModelInfo::parse(path, &metadata)?;
+    let net = find_model(&info.model)?.build(info.input, info.class_names.len(), 0)?;
+    let dict: StateDict = arrays.into_iter().collect();
+    net.load_state_dict(&dict, true).map_err(|source| ModelError::Weights { path: path.into(), source })?;
+    Ok(LoadedModel { net, info })
+}
+
+/// Loads what fits of a `.safetensors` file into a net, to go on from there: the values of a layer whose shape differs (as the
+/// head for other classes) stay as they are. Gives the names that were not loaded.
+///
+/// # Errors
+/// A file that cannot be read, or in which nothing fits.
+pub fn load_weights(net: &dyn Module, path: &Path) -> Result<Vec<String>, ModelError> {
+    let Safetensors { arrays, .. } = read_safetensors(path)?;
+    let own = net.state_dict();
+    let fits = |name: &str, array: &striate_graph::Array| own.get(name).is_some_and(|o| o.shape() == array.shape());
+    let (fitting, _): (Vec<_>, Vec<_>) = arrays.into_iter().partition(|(name, array)| fits(name, array));
+    if fitting.is_empty() {
+        let why = "no array fits the model by name and shape; is it the right model?".into();
+        return Err(ModelError::NotAModel { path: path.into(), why });
+    }
+    let dict: StateDict = fitting.into_iter().collect();
+    let report = net.load_state_dict(&dict, false);
+    Ok(report.map_err(|source| ModelError::Weights { path: path.into(), source })?.missing)
+}
