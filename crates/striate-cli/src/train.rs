@@ -1,0 +1,298 @@
+//! `striate train`.
+
+use crate::failure::Failure;
+use crate::output::{Output, OutputArgs, print_json, print_line};
+use crate::stop::stop_flag;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use striate::train::{
+    Augment, ClassWeights, EpochRecord, Event, Metrics, MixingName, OptimizerName, Reporter, ScheduleName, TrainConfig,
+    TrainOptions, read_config, resume, train,
+};
+
+/// Time between two progress lines without a terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Time between two step objects of `--json`.
+const JSON_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Task {
+    Classify,
+    Detect,
+}
+
+/// Train a classifier: on the data set inside the binary, on a named set, or on a path.
+#[derive(Args, Debug)]
+pub struct TrainArgs {
+    /// fashion-mnist, mnist, cifar10, cifar100, or a path: a folder per class, IDX files, CIFAR binaries. Nothing: the small real
+    /// data set inside the binary.
+    data: Option<String>,
+    /// What to train.
+    #[arg(long, value_enum, default_value = "classify")]
+    task: Task,
+    /// Name of the net; `striate models` lists them.
+    #[arg(long)]
+    model: Option<String>,
+    /// Weights to start from (.safetensors); layers of another shape start fresh.
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Number of epochs.
+    #[arg(long)]
+    epochs: Option<u64>,
+    /// Pictures in a batch.
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Side of the pictures that the net sees.
+    #[arg(long)]
+    imgsz: Option<usize>,
+    /// Learning rate at its top.
+    #[arg(long)]
+    lr: Option<f64>,
+    /// sgd, adam, adamw, rmsprop or lion.
+    #[arg(long)]
+    optimizer: Option<OptimizerName>,
+    /// Momentum of sgd and rmsprop.
+    #[arg(long)]
+    momentum: Option<f64>,
+    /// Weight decay; norms and biases never decay.
+    #[arg(long)]
+    weight_decay: Option<f64>,
+    /// onecycle, cosine or constant.
+    #[arg(long)]
+    schedule: Option<ScheduleName>,
+    /// Part of the steps in which the learning rate rises.
+    #[arg(long)]
+    warmup: Option<f64>,
+    /// Part of the target that is spread over all classes.
+    #[arg(long)]
+    label_smoothing: Option<f64>,
+    /// Decay of an average of the weights, such as 0.999; 0 for none.
+    #[arg(long)]
+    ema: Option<f64>,
+    /// none, shift, flip or photo.
+    #[arg(long)]
+    augment: Option<Augment>,
+    /// none, mixup, cutmix or either.
+    #[arg(long)]
+    mixing: Option<MixingName>,
+    /// none or balanced.
+    #[arg(long)]
+    class_weights: Option<ClassWeights>,
+    /// Largest norm of all gradients together; 0 for no clipping.
+    #[arg(long)]
+    clip_norm: Option<f64>,
+    /// Part of the training pictures held back where the data has no val part.
+    #[arg(long, value_name = "X")]
+    val_fraction: Option<f64>,
+    /// End after so many epochs without a better val accuracy; 0 for never.
+    #[arg(long)]
+    patience: Option<u64>,
+    /// Key of all random numbers.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Threads; the result does not depend on it.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Threads that load pictures; the result does not depend on it.
+    #[arg(long)]
+    workers: Option<usize>,
+    /// Name of the run folder; a number is added if it is taken.
+    #[arg(long)]
+    name: Option<String>,
+    /// Folder that holds the run folders.
+    #[arg(long, value_name = "DIR")]
+    project: Option<PathBuf>,
+    /// Settings in TOML, as in a run's args.toml; flags go before them.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Direct convolutions only.
+    #[arg(long)]
+    exact: bool,
+    /// Go on with the run in this folder.
+    #[arg(long, value_name = "RUN", conflicts_with = "data")]
+    resume: Option<PathBuf>,
+    /// Seconds between checkpoints, at most 60.
+    #[arg(long, value_name = "S")]
+    checkpoint_seconds: Option<f64>,
+    /// Steps between checkpoints.
+    #[arg(long, value_name = "N")]
+    checkpoint_steps: Option<u64>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl TrainArgs {
+    fn config(&self) -> TrainConfig {
+        TrainConfig {
+            model: self.model.clone(),
+            epochs: self.epochs,
+            batch: self.batch,
+            imgsz: self.imgsz,
+            lr: self.lr,
+            optimizer: self.optimizer,
+            momentum: self.momentum,
+            weight_decay: self.weight_decay,
+            schedule: self.schedule,
+            warmup: self.warmup,
+            label_smoothing: self.label_smoothing,
+            ema: self.ema,
+            augment: self.augment,
+            mixing: self.mixing,
+            class_weights: self.class_weights,
+            clip_norm: self.clip_norm,
+            val_fraction: self.val_fraction,
+            patience: self.patience,
+            seed: self.seed,
+            exact: self.exact.then_some(true),
+            checkpoint_seconds: self.checkpoint_seconds,
+            checkpoint_steps: self.checkpoint_steps,
+            data: self.data.clone(),
+            weights: self.weights.clone(),
+            threads: self.threads,
+            workers: self.workers,
+            project: self.project.clone(),
+            name: self.name.clone(),
+        }
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: TrainArgs, started: Instant) -> Result<(), Failure> {
+    if matches!(args.task, Task::Detect) {
+        return Err(Failure::usage("--task detect is not there yet; --task classify trains a classifier"));
+    }
+    let options = TrainOptions { stop: stop_flag()?, started };
+    let flags = args.config();
+    let mut reporter = Progress::new(args.output.choose());
+    let outcome = match &args.resume {
+        Some(folder) => resume(folder, &flags, options, &mut reporter),
+        None => {
+            let file = args.config.as_deref().map(read_config).transpose()?;
+            train(&flags.or(file.unwrap_or_default()), options, &mut reporter)
+        }
+    };
+    reporter.end();
+    outcome.map(|_| ()).map_err(Failure::from)
+}
+
+/// Shows the events of a training.
+struct Progress {
+    output: Output,
+    bar: Option<ProgressBar>,
+    shown: Instant,
+}
+
+impl Progress {
+    fn new(output: Output) -> Progress {
+        let style = "{msg} {bar:24} {pos}/{len} {prefix} {eta}";
+        let bar = (output == Output::Terminal).then(|| {
+            let bar = ProgressBar::new(1);
+            if let Ok(style) = ProgressStyle::with_template(style) {
+                bar.set_style(style);
+            }
+            bar
+        });
+        Progress { output, bar, shown: Instant::now() }
+    }
+
+    fn line(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| print_line(line)),
+            None => print_line(line),
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// True at most once in `every`.
+    fn due(&mut self, every: Duration) -> bool {
+        let due = self.shown.elapsed() >= every;
+        if due {
+            self.shown = Instant::now();
+        }
+        due
+    }
+
+    fn json(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Note { message } => eprintln!("{message}"),
+            Event::Step { batch, batches, .. } => {
+                if batch == batches || self.due(JSON_EVERY) {
+                    print_json(event);
+                }
+            }
+            _ => print_json(event),
+        }
+    }
+
+    fn step(&mut self, event: &Event<'_>) {
+        let Event::Step { epoch, epochs, batch, batches, loss, top1, images_per_s, .. } = *event else { return };
+        let figures = format!("loss {loss:.4}  top1 {:.2} %  {images_per_s:.0} images/s", 100.0 * top1);
+        if let Some(bar) = &self.bar {
+            bar.set_length(batches);
+            bar.set_position(batch);
+            bar.set_message(format!("epoch {epoch}/{epochs}"));
+            bar.set_prefix(figures);
+        } else if self.due(LINE_EVERY) {
+            print_line(&format!("epoch {epoch}/{epochs}  {batch}/{batches}  {figures}"));
+        }
+    }
+}
+
+fn epoch_line(r: &EpochRecord) -> String {
+    format!(
+        "epoch {}/{}  train loss {:.4} top1 {:.2} %  val loss {:.4} top1 {:.2} %{}  {:.1} s",
+        r.epoch,
+        r.epochs,
+        r.train_loss,
+        100.0 * r.train_top1,
+        r.val_loss,
+        100.0 * r.val_top1,
+        if r.best { " (best)" } else { "" },
+        r.seconds
+    )
+}
+
+fn done_lines(folder: &std::path::Path, m: &Metrics) -> String {
+    format!(
+        "{} ({} pictures): top1 {:.2} %  top5 {:.2} %  loss {:.4}  macro F1 {:.4}\nbest epoch {}, {:.1} s in all; weights, metrics and report in {}",
+        m.split,
+        m.images,
+        100.0 * m.top1,
+        100.0 * m.top5,
+        m.loss,
+        m.macro_f1,
+        m.best_epoch.unwrap_or(0),
+        m.seconds,
+        folder.display()
+    )
+}
+
+impl Reporter for Progress {
+    fn event(&mut self, event: &Event<'_>) {
+        if self.output == Output::Json {
+            return self.json(event);
+        }
+        match event {
+            Event::Note { message } => self.line(message),
+            Event::Start { folder, model, parameters, train, val, classes, batches } => self.line(&format!(
+                "{model} ({parameters} parameters), {classes} classes, {train} training and {val} val pictures, {batches} steps an epoch; {}",
+                folder.display()
+            )),
+            Event::Step { .. } => self.step(event),
+            Event::Epoch(record) => {
+                if let Some(bar) = &self.bar {
+                    bar.reset();
+                }
+                self.line(&epoch_line(record));
+            }
+            Event::Done { folder, metrics } => self.line(&done_lines(folder, metrics)),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! A net on a part of the data.
+
+use crate::Result;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use striate_graph::machine::Team;
+use striate_graph::{Array, CompileOptions, Mode, Program, ProgramCache, Session};
+use striate_nn::Module;
+use striate_vision::data::DataLoader;
+use striate_vision::metrics::ClassificationMetrics;
+
+/// Bytes of arenas that evaluation programs of other batch sizes may take.
+const CACHE_BYTES: usize = 256 << 20;
+
+/// What an evaluation found.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// Hits and misses.
+    pub counts: ClassificationMetrics,
+    /// Mean cross-entropy.
+    pub loss: f64,
+    /// Pictures that could not be read.
+    pub skipped: usize,
+}
+
+/// Runs a net in evaluation mode, whatever the size of the batch: one program a shape, the last session kept.
+pub struct Evaluator {
+    classes: usize,
+    options: CompileOptions,
+    team: Arc<Team>,
+    programs: ProgramCache<Vec<usize>>,
+    session: Option<(Vec<usize>, Session)>,
+}
+
+impl Evaluator {
+    /// For a net of so many classes.
+    pub fn new(classes: usize, options: CompileOptions, team: Arc<Team>) -> Evaluator {
+        Evaluator { classes, options, team, programs: ProgramCache::new(CACHE_BYTES), session: None }
+    }
+
+    /// The logits `[N, classes]` of pictures `[N, C, H, W]`.
+    ///
+    /// # Errors
+    /// Where the net cannot take them.
+    pub fn logits(&mut self, net: &dyn Module, images: &Array) -> Result<Array> {
+        let shape = images.shape().to_vec();
+        if self.session.as_ref().is_none_or(|(held, _)| *held != shape) {
+            let graph = net.graph(Mode::Eval, &shape)?;
+            let options = &self.options;
+            let program = self.programs.get(&shape, || Program::compile(&graph, options))?;
+            self.session = None; // its memory is free before the next one asks for memory
+            self.session = Some((shape, Session::with_team(program, self.team.clone())));
+        }
+        let Some((_, session)) = &mut self.session else { unreachable!("it was just made") };
+        Ok(session.run(&[("input", images)])?[0].clone())
+    }
+
+    /// All of an epoch of `loader`; `None` where `stop` became true meanwhile.
+    ///
+    /// # Errors
+    /// Those of the data and of the net.
+    pub fn run(
+        &mut self,
+        net: &dyn Module,
+        loader: &mut dyn DataLoader,
+        stop: &AtomicBool,
+    ) -> Result<Option<Evaluation>> {
+        let mut counts = ClassificationMetrics::new(self.classes);
+        let mut loss = 0.0;
+        loader.start(0, 0)?;
+        while let Some(batch) = loader.next_batch()? {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            if !batch.is_empty() {
+                let logits = self.logits(net, &batch.images())?;
+                let scores = logits.f32s()?;
+                counts.update(scores, &batch.labels);
+                let rows = scores.chunks_exact(self.classes).zip(&batch.labels);
+                loss += rows.map(|(row, &label)| cross_entropy(row, label)).sum::<f64>();
+            }
+            loader.recycle(batch);
+        }
+        let loss = loss / counts.total().max(1) as f64;
+        Ok(Some(Evaluation { counts, loss, skipped: loader.skipped().len() }))
+    }
+}
+
+/// `-log softmax(row)[label]`, in doubles.
+fn cross_entropy(row: &[f32], label: usize) -> f64 {
+    let most = row.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a || b.is_nan() { b } else { a });
+    let sum: f64 = row.iter().map(|&x| f64::from(x - most).exp()).sum();
+    sum.ln() - f64::from(row[label] - most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cross_entropy;
+
+    #[test]
+    fn cross_entropy_is_that_of_the_definition() {
+        assert!((cross_entropy(&[0.0, 0.0], 1) - 2f64.ln()).abs() < 1e-12);
+        assert!((cross_entropy(&[1000.0, 0.0], 1) - 1000.0).abs() < 1e-9);
+        assert!(cross_entropy(&[f32::NAN, 0.0], 1).is_nan());
+    }
+}

@@ -1,0 +1,134 @@
+//! From a data set to the loaders of a run.
+
+use crate::Result;
+use crate::config::{Augment, Settings};
+use std::sync::Arc;
+use striate_vision::data::{
+    BadPictures, Dataset, DatasetSource, ImageLoader, LoaderOptions, Pipeline, channel_stats, class_counts,
+};
+use striate_vision::metrics::{balanced_class_weights, imbalance_remark};
+use striate_vision::models::ModelInfo;
+use striate_vision::transforms::{
+    ColorJitter, Compose, Interpolation, Preprocess, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, ResizeTo,
+};
+
+/// Pictures that mean and deviation are taken over.
+const STATISTICS: usize = 2000;
+/// Part of the shorter side that the centre crop of photographs keeps.
+const CENTRE: f64 = 0.875;
+
+/// The data of a run, ready to be loaded.
+pub(crate) struct Input {
+    pub train: ImageLoader,
+    pub val: ImageLoader,
+    /// Name of the part that judges the finished run, and the part if it is not val.
+    pub test: Option<Arc<dyn Dataset>>,
+    pub info: ModelInfo,
+    pub train_len: usize,
+    pub val_len: usize,
+    /// Weights by class, for the loss.
+    pub balanced: Vec<f32>,
+    pub notes: Vec<String>,
+}
+
+/// A loader for evaluation: every picture once, in order; unreadable ones are left out and counted.
+///
+/// # Errors
+/// A batch of 0, an empty part, or preprocessing that cannot be.
+pub fn evaluation_loader(
+    part: Arc<dyn Dataset>,
+    preprocess: &Preprocess,
+    batch: usize,
+    workers: usize,
+) -> Result<ImageLoader> {
+    let options = LoaderOptions { batch, workers, bad_pictures: BadPictures::Drop, ..LoaderOptions::default() };
+    Ok(ImageLoader::new(part, Pipeline::evaluation(preprocess)?, options)?)
+}
+
+/// How many loader threads pay: pictures in memory cost next to nothing, files must be decoded.
+fn choose_workers(source: &DatasetSource, threads: usize) -> usize {
+    if source.fixed_size.is_some() { 0 } else { threads.clamp(1, 4) }
+}
+
+/// Height and width that the net sees.
+fn choose_size(source: &DatasetSource, imgsz: usize) -> [usize; 2] {
+    match source.fixed_size {
+        Some([h, w]) if h.max(w) == imgsz => [h, w],
+        _ => [imgsz, imgsz],
+    }
+}
+
+fn choose_preprocess(source: &DatasetSource, part: &dyn Dataset, imgsz: usize) -> Result<Preprocess> {
+    let [height, width] = choose_size(source, imgsz);
+    let mut preprocess = Preprocess::exact(height, width, source.channels);
+    if source.fixed_size.is_none() {
+        let side = (imgsz as f64 / CENTRE).round() as usize;
+        preprocess.resize = Some(ResizeTo::Shorter(side));
+        preprocess.crop = Some([height, width]);
+    }
+    let stats = channel_stats(part, source.channels, &preprocess.transforms(), STATISTICS)?;
+    (preprocess.mean, preprocess.std) = (stats.mean, stats.std);
+    Ok(preprocess)
+}
+
+/// The way of a training picture.
+fn training_pipeline(preprocess: &Preprocess, size: [usize; 2], augment: Augment) -> Result<Pipeline> {
+    let [height, width] = size;
+    let shift = RandomCrop::new(height, width).padding((height.max(width) / 14).max(1));
+    let transforms = match augment {
+        Augment::None => preprocess.transforms(),
+        Augment::Shift => preprocess.transforms().then(shift),
+        Augment::Flip => preprocess.transforms().then(shift).then(RandomHorizontalFlip::new(0.5)),
+        Augment::Photo => {
+            let part = RandomResizedCrop {
+                size,
+                scale: [0.25, 1.0],
+                ratio: [3.0 / 4.0, 4.0 / 3.0],
+                interpolation: Interpolation::Bilinear,
+            };
+            let jitter = ColorJitter { brightness: 0.3, contrast: 0.3, saturation: 0.3, hue: 0.0 };
+            Compose::new().then(part).then(RandomHorizontalFlip::new(0.5)).then(jitter)
+        }
+    };
+    Ok(Pipeline::new(preprocess.normalize().map_err(striate_vision::data::DataError::from)?).augment(transforms))
+}
+
+impl Input {
+    pub fn new(source: &DatasetSource, settings: &Settings, threads: usize) -> Result<Input> {
+        let (train, val) = source.train_and_val(settings.val_fraction, settings.seed)?;
+        let (train_len, val_len) = (train.len(), val.len());
+        let counts = class_counts(&*train)?;
+        let preprocess = choose_preprocess(source, &*train, settings.imgsz)?;
+        let size = choose_size(source, settings.imgsz);
+        let workers = settings.workers.unwrap_or_else(|| choose_workers(source, threads));
+        let options = LoaderOptions {
+            batch: settings.batch,
+            shuffle: true,
+            seed: settings.seed,
+            workers,
+            prefetch: 4,
+            drop_last: true,
+            bad_pictures: BadPictures::Replace,
+            mixing: settings.mixing.mixing(),
+            across_epochs: true,
+        };
+        let info = ModelInfo {
+            model: settings.model.clone(),
+            input: [source.channels, size[0], size[1]],
+            class_names: source.class_names.clone(),
+            preprocess: preprocess.clone(),
+        };
+        let mut notes = source.notes.clone();
+        notes.extend(imbalance_remark(&counts, &source.class_names));
+        Ok(Input {
+            train: ImageLoader::new(train, training_pipeline(&preprocess, size, settings.augment)?, options)?,
+            val: evaluation_loader(val, &preprocess, settings.batch.min(val_len), workers)?,
+            test: source.test.clone(),
+            info,
+            train_len,
+            val_len,
+            balanced: balanced_class_weights(&counts),
+            notes,
+        })
+    }
+}

@@ -1,0 +1,405 @@
+//! The run: epochs of steps, evaluation, the best weights, and the end.
+
+use crate::config::{ClassWeights, Settings, TrainConfig};
+use crate::folder::{Logs, read_results};
+use crate::input::{Input, evaluation_loader};
+use crate::saved::{self, Counters};
+use crate::step::{Problem, Stepper};
+use crate::{
+    EpochRecord, Evaluation, Evaluator, Event, Metrics, Reporter, Result, RunFolder, TrainError, report, resolve,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use striate_graph::machine::{Team, default_threads};
+use striate_graph::{Array, CompileOptions, Error};
+use striate_nn::Module;
+use striate_vision::data::{DataLoader, DatasetSource, open_dataset, open_embedded};
+use striate_vision::models::{find_model, load_model, load_weights, save_model};
+
+/// Longest time between two checkpoints.
+const CHECKPOINT_SECONDS: f64 = 60.0;
+/// Steps between two lines of `events.jsonl`.
+const EVENT_STEPS: u64 = 20;
+
+/// What is not a setting.
+#[derive(Clone, Debug)]
+pub struct TrainOptions {
+    /// Set it to true, and the training saves a checkpoint and ends with [`TrainError::Interrupted`].
+    pub stop: Arc<AtomicBool>,
+    /// When the process began: `seconds` counts from here.
+    pub started: Instant,
+}
+
+impl Default for TrainOptions {
+    fn default() -> Self {
+        TrainOptions { stop: Arc::default(), started: Instant::now() }
+    }
+}
+
+/// What a finished training leaves.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The run folder.
+    pub folder: PathBuf,
+    /// What `metrics.json` says.
+    pub metrics: Metrics,
+}
+
+fn open_source(settings: &TrainConfig) -> Result<DatasetSource> {
+    Ok(match settings.data.as_deref() {
+        Some(data) => open_dataset(data)?,
+        None => open_embedded()?,
+    })
+}
+
+/// Trains a classifier as `config` says, into a new run folder.
+///
+/// # Errors
+/// See [`TrainError`]; nothing is written before settings, data and model are known to fit.
+pub fn train(config: &TrainConfig, options: TrainOptions, reporter: &mut dyn Reporter) -> Result<Outcome> {
+    let source = open_source(config)?;
+    let (mut settings, rule) = resolve(config, &source)?;
+    reporter.event(&Event::Note { message: &rule });
+    if let (Some(data), Some(path)) = (&settings.data, &source.path) {
+        // A resume may come from another working folder.
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        settings.data = Some(absolute.to_str().map_or_else(|| data.clone(), str::to_owned));
+    }
+    let prepared = Prepared::new(&source, &settings)?;
+    let project = settings.project.clone().unwrap_or_else(|| PathBuf::from("runs/classify"));
+    let folder = RunFolder::create(&project, settings.name.as_deref().unwrap_or("train"))?;
+    folder.write_args(&settings)?;
+    Run::new(prepared, settings, folder, options)?.start(Counters::default(), reporter)
+}
+
+/// Goes on with a run, from its newest good checkpoint or, without one, from the start. Of `overrides` only `threads` and
+/// `workers` count: all else would change the bits. A run that has finished is left as it is.
+///
+/// # Errors
+/// As [`train`], and a folder that is no run folder, or whose data has changed.
+pub fn resume(
+    path: &Path,
+    overrides: &TrainConfig,
+    options: TrainOptions,
+    reporter: &mut dyn Reporter,
+) -> Result<Outcome> {
+    let folder = RunFolder::open(path)?;
+    if let Ok(text) = std::fs::read_to_string(folder.metrics())
+        && let Ok(metrics) = serde_json::from_str::<Metrics>(&text)
+    {
+        reporter.event(&Event::Note { message: "the run had finished; nothing to do" });
+        reporter.event(&Event::Done { folder: path, metrics: &metrics });
+        return Ok(Outcome { folder: path.into(), metrics });
+    }
+    let changeable = TrainConfig { threads: overrides.threads, workers: overrides.workers, ..TrainConfig::default() };
+    let config = changeable.or(folder.read_args()?);
+    let missing = |name: &str| TrainError::Config { path: folder.args(), why: format!("`{name}` is missing") };
+    let settings = Settings::complete(config.clone()).map_err(missing)?;
+    let source = open_source(&config)?;
+    let prepared = Prepared::new(&source, &settings)?;
+    let mut run = Run::new(prepared, settings, folder, options)?;
+    let mut notes = Vec::new();
+    let counters = saved::load(&run.folder, &*run.net, &mut run.stepper, &mut notes)?;
+    notes.push(match &counters {
+        Some(c) => format!("going on at step {} (epoch {}, batch {})", c.step, c.epoch + 1, c.batch + 1),
+        None => "there is no checkpoint yet: starting from the beginning".to_owned(),
+    });
+    notes.iter().for_each(|message| reporter.event(&Event::Note { message }));
+    if let Some(counters) = &counters
+        && counters.pictures != run.input.train_len as u64
+    {
+        let why = format!("the run had {} training pictures, now there are {}", counters.pictures, run.input.train_len);
+        return Err(TrainError::Config { path: run.folder.args(), why });
+    }
+    run.start(counters.unwrap_or_default(), reporter)
+}
+
+/// What is known to fit before anything is written.
+struct Prepared {
+    input: Input,
+    net: Box<dyn Module>,
+    threads: usize,
+    notes: Vec<String>,
+}
+
+impl Prepared {
+    fn new(source: &DatasetSource, settings: &Settings) -> Result<Prepared> {
+        let threads = settings.threads.unwrap_or_else(default_threads);
+        let input = Input::new(source, settings, threads)?;
+        let net = find_model(&settings.model)?.build(input.info.input, input.info.class_names.len(), settings.seed)?;
+        let mut notes = input.notes.clone();
+        if let Some(path) = &settings.weights {
+            let missing = load_weights(&*net, path)?;
+            if !missing.is_empty() {
+                notes.push(format!("not in {}: {}", path.display(), missing.join(", ")));
+            }
+        }
+        Ok(Prepared { input, net, threads, notes })
+    }
+}
+
+struct Run {
+    settings: Settings,
+    folder: RunFolder,
+    input: Input,
+    net: Box<dyn Module>,
+    stepper: Stepper,
+    evaluator: Evaluator,
+    compile: CompileOptions,
+    team: Arc<Team>,
+    logs: Option<Logs>,
+    options: TrainOptions,
+    notes: Vec<String>,
+    /// Seconds of earlier processes.
+    earlier: f64,
+    saved_at: Instant,
+}
+
+impl Run {
+    fn new(prepared: Prepared, settings: Settings, folder: RunFolder, options: TrainOptions) -> Result<Run> {
+        let Prepared { input, net, threads, notes } = prepared;
+        let compile = CompileOptions { exact: settings.exact, threads, ..CompileOptions::default() };
+        let team = Arc::new(Team::new(threads));
+        let classes = input.info.class_names.len();
+        let [channels, height, width] = input.info.input;
+        let batches = input.train.batches() as u64;
+        let weights = (settings.class_weights == ClassWeights::Balanced).then(|| input.balanced.clone());
+        let problem = Problem {
+            shape: [settings.batch, channels, height, width],
+            classes,
+            batches,
+            steps: batches * settings.epochs,
+            class_weights: weights.map(|w| Array::from_vec([classes], w)).transpose()?,
+        };
+        let stepper = Stepper::new(&*net, &settings, &problem, (&compile, &team))?;
+        let evaluator = Evaluator::new(classes, compile.clone(), team.clone());
+        let saved_at = Instant::now();
+        let (logs, earlier) = (None, 0.0);
+        Ok(Run {
+            settings,
+            folder,
+            input,
+            net,
+            stepper,
+            evaluator,
+            compile,
+            team,
+            logs,
+            options,
+            notes,
+            earlier,
+            saved_at,
+        })
+    }
+
+    fn seconds(&self) -> f64 {
+        self.earlier + self.options.started.elapsed().as_secs_f64()
+    }
+
+    fn stopped(&self) -> bool {
+        self.options.stop.load(Ordering::Relaxed)
+    }
+
+    fn interrupted<T>(&self) -> Result<T> {
+        Err(TrainError::Interrupted { folder: self.folder.path().into() })
+    }
+
+    fn logs(&mut self) -> Result<&mut Logs> {
+        self.logs.as_mut().ok_or_else(|| Error::Internal("the logs are not open".into()).into())
+    }
+
+    fn save(&mut self, counters: &mut Counters) -> Result<()> {
+        counters.seconds = self.seconds();
+        counters.pictures = self.input.train_len as u64;
+        counters.logs = self.logs()?.lengths()?;
+        saved::save(&self.folder, &*self.net, &self.stepper, counters)?;
+        self.saved_at = Instant::now();
+        Ok(())
+    }
+
+    fn start(mut self, mut counters: Counters, reporter: &mut dyn Reporter) -> Result<Outcome> {
+        self.earlier = counters.seconds;
+        self.logs = Some(Logs::open(&self.folder, counters.logs)?);
+        let started = Event::Start {
+            folder: &self.folder.path().to_path_buf(),
+            model: &self.settings.model.clone(),
+            parameters: self.net.num_parameters(),
+            train: self.input.train_len,
+            val: self.input.val_len,
+            classes: self.input.info.class_names.len(),
+            batches: self.input.train.batches() as u64,
+        };
+        reporter.event(&started);
+        for message in std::mem::take(&mut self.notes) {
+            reporter.event(&Event::Note { message: &message });
+        }
+        while !counters.finished && counters.epoch < self.settings.epochs {
+            self.epoch(&mut counters, reporter)?;
+        }
+        self.finish(&counters, reporter)
+    }
+
+    /// The rest of the current epoch, its evaluation, and its checkpoint.
+    fn epoch(&mut self, counters: &mut Counters, reporter: &mut dyn Reporter) -> Result<()> {
+        let batches = self.input.train.batches() as u64;
+        self.input.train.start(counters.epoch, counters.batch as usize)?;
+        let (began, first) = (Instant::now(), counters.batch);
+        while counters.batch < batches {
+            let Some(batch) = self.input.train.next_batch()? else { break };
+            counters.lr = self.stepper.scheduler.lrs().first().copied().unwrap_or(0.0);
+            let result = self.stepper.run(&*self.net, &batch, counters.step)?;
+            self.input.train.recycle(batch);
+            counters.loss_sum += result.loss;
+            counters.correct += result.correct;
+            counters.batch += 1;
+            counters.step += 1;
+            let pictures = (counters.batch - first) as f64 * self.settings.batch as f64;
+            let event = Event::Step {
+                epoch: counters.epoch + 1,
+                epochs: self.settings.epochs,
+                batch: counters.batch,
+                batches,
+                step: counters.step,
+                loss: counters.loss_sum / counters.batch as f64,
+                top1: counters.correct / (counters.batch as f64 * self.settings.batch as f64),
+                lr: counters.lr,
+                images_per_s: pictures / began.elapsed().as_secs_f64(),
+            };
+            reporter.event(&event);
+            if counters.step.is_multiple_of(EVENT_STEPS) {
+                self.logs()?.event(&event)?;
+            }
+            if self.stopped() {
+                self.save(counters)?;
+                return self.interrupted();
+            }
+            if counters.batch < batches && self.checkpoint_is_due(counters.step) {
+                self.save(counters)?;
+            }
+        }
+        let Some(evaluation) = self.evaluate_val()? else {
+            self.save(counters)?;
+            return self.interrupted();
+        };
+        self.close_epoch(counters, &evaluation, batches, reporter)
+    }
+
+    fn checkpoint_is_due(&self, step: u64) -> bool {
+        let every = self.settings.checkpoint_steps;
+        let seconds = self.settings.checkpoint_seconds.min(CHECKPOINT_SECONDS);
+        (every > 0 && step.is_multiple_of(every)) || self.saved_at.elapsed().as_secs_f64() >= seconds
+    }
+
+    /// On val, with the averaged weights where there are any. `None` if stopped meanwhile.
+    fn evaluate_val(&mut self) -> Result<Option<Evaluation>> {
+        self.swap();
+        let evaluation = self.evaluator.run(&*self.net, &mut self.input.val, &self.options.stop);
+        self.swap();
+        evaluation
+    }
+
+    fn swap(&self) {
+        if let Some(ema) = &self.stepper.ema {
+            ema.swap();
+        }
+    }
+
+    fn close_epoch(
+        &mut self,
+        counters: &mut Counters,
+        evaluation: &Evaluation,
+        batches: u64,
+        reporter: &mut dyn Reporter,
+    ) -> Result<()> {
+        if !evaluation.loss.is_finite() {
+            let (value, lr) = (evaluation.loss as f32, self.settings.lr);
+            let (step, epoch) = (counters.step, counters.epoch + 1);
+            return Err(TrainError::NonFinite { what: "the validation loss", value, step, epoch, layer: None, lr });
+        }
+        let (top1, loss) = (evaluation.counts.top1(), evaluation.loss);
+        let first = counters.best_epoch == 0;
+        let best = first || top1 > counters.best_top1 || (top1 == counters.best_top1 && loss < counters.best_loss);
+        let steps = batches.max(1) as f64;
+        let record = EpochRecord {
+            epoch: counters.epoch + 1,
+            epochs: self.settings.epochs,
+            step: counters.step,
+            train_loss: counters.loss_sum / steps,
+            train_top1: counters.correct / (steps * self.settings.batch as f64),
+            val_loss: loss,
+            val_top1: top1,
+            val_top5: evaluation.counts.topk(),
+            lr: counters.lr,
+            best,
+            seconds: self.seconds(),
+        };
+        if best {
+            (counters.best_epoch, counters.best_top1, counters.best_loss) = (record.epoch, top1, loss);
+            counters.waited = 0;
+        } else {
+            counters.waited += 1;
+        }
+        self.write_weights(best)?;
+        self.logs()?.epoch(&record)?;
+        self.logs()?.event(&Event::Epoch(&record))?;
+        reporter.event(&Event::Epoch(&record));
+        (counters.epoch, counters.batch, counters.loss_sum, counters.correct) = (record.epoch, 0, 0.0, 0.0);
+        counters.finished = record.epoch >= self.settings.epochs;
+        if self.settings.patience > 0 && counters.waited >= self.settings.patience && !counters.finished {
+            counters.finished = true;
+            let message = format!("no better for {} epochs: ending early", counters.waited);
+            reporter.event(&Event::Note { message: &message });
+        }
+        self.save(counters)
+    }
+
+    /// The weights that val measured.
+    fn write_weights(&self, best: bool) -> Result<()> {
+        let values = match &self.stepper.ema {
+            Some(ema) => ema.state_dict(),
+            None => self.net.state_dict(),
+        };
+        if best {
+            save_model(&self.folder.best(), values.clone(), &self.input.info)?;
+        }
+        Ok(save_model(&self.folder.last(), values, &self.input.info)?)
+    }
+
+    /// The best weights on the test part, or on val where there is none; report and metrics.
+    fn finish(mut self, counters: &Counters, reporter: &mut dyn Reporter) -> Result<Outcome> {
+        let best = load_model(&self.folder.best())?;
+        let names = self.input.info.class_names.clone();
+        let mut evaluator = Evaluator::new(names.len(), self.compile.clone(), self.team.clone());
+        let (split, evaluation) = match self.input.test.take() {
+            Some(part) => {
+                let batch = self.settings.batch.min(part.len());
+                let workers = self.input.train.options().workers;
+                let mut loader = evaluation_loader(part, &self.input.info.preprocess, batch, workers)?;
+                ("test", evaluator.run(&*best.net, &mut loader, &self.options.stop)?)
+            }
+            None => ("val", evaluator.run(&*best.net, &mut self.input.val, &self.options.stop)?),
+        };
+        let Some(evaluation) = evaluation else { return self.interrupted() };
+        let skipped = self.input.train.skipped();
+        if let Some(first) = skipped.first() {
+            let message = format!("{} training pictures could not be read, such as {}", skipped.len(), first.reason);
+            reporter.event(&Event::Note { message: &message });
+        }
+        let mut metrics = Metrics::new(split, &evaluation, &names, 0.0);
+        (metrics.best_epoch, metrics.epochs) = (Some(counters.best_epoch), Some(counters.epoch));
+        let args = std::fs::read_to_string(self.folder.args()).unwrap_or_default();
+        let title = format!("{} in {}", self.settings.model, self.folder.path().display());
+        let page = report::render(&title, &args, &read_results(&self.folder), &metrics);
+        striate_io::write_atomic(&self.folder.report(), page.as_bytes())?;
+        metrics.seconds = self.seconds();
+        let path = self.folder.metrics();
+        let text = serde_json::to_string_pretty(&metrics)
+            .map_err(|e| TrainError::io(&path, "write")(std::io::Error::other(e)))?;
+        striate_io::write_atomic(&path, format!("{text}\n").as_bytes())?;
+        let folder = self.folder.path().to_path_buf();
+        reporter.event(&Event::Done { folder: &folder, metrics: &metrics });
+        Ok(Outcome { folder, metrics })
+    }
+}
