@@ -188,7 +188,7 @@ impl Parts {
         let n = self.shape[0];
         let images = trace.input("images", self.shape, DType::F32);
         let logits = net.call(&images);
-        let (targets, labels) = match self.parts.mixed {
+        let (targets, labels) = match self.mixed {
             true => (trace.input("targets", [n, self.classes], DType::F32), trace.input("labels", [n], DType::I64)),
             false => {
                 let labels = trace.input("targets", [n], DType::I64);
