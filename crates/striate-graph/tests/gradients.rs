@@ -41,7 +41,7 @@ fn difference(shapes: &[&[usize]], build: Build) -> Result<f64> {
     let names: Vec<String> = (0..shapes.len()).map(|i| format!("x{i}")).collect();
     let inputs: Vec<Tensor> = shapes.iter().zip(&names).map(|(s, n)| trace.input(n, *s, DType::F32)).collect();
     let y = build(&trace, &inputs);
-    let weights = Array::from_f64(&y.shape(), &noise(&y.shape(), "weights"), DType::F32)?;
+    let weights = Array::from_f64(y.shape(), &noise(&y.shape(), "weights"), DType::F32)?;
     let loss = (&y * &trace.constant(weights)).sum_all();
     let found = gradients(&loss, &inputs.iter().collect::<Vec<_>>())?;
     let value = trace.clone().finish(&[("loss", &loss)])?;

@@ -1,5 +1,6 @@
 //! The interpreter: results written out, updates and their guard, random numbers, host calls, errors.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 use striate_graph::*;
 
@@ -116,13 +117,13 @@ fn every_type_moves_compares_and_counts() {
 fn integers_wrap_and_keep_all_their_bits() {
     let large = i64::MAX - 2;
     let x = array(&[2], &[large, -large]);
-    assert_is(&one(&[x.clone()], |_, x| x[0].pad(&[1, 0], PadMode::Constant(0.0))), &[3], &[0, large, -large]);
-    assert_is(&one(&[x.clone()], |_, x| &x[0] - &x[0].scalar_like(1.0)), &[2], &[large - 1, -large - 1]);
+    assert_is(&one(from_ref(&x), |_, x| x[0].pad(&[1, 0], PadMode::Constant(0.0))), &[3], &[0, large, -large]);
+    assert_is(&one(from_ref(&x), |_, x| &x[0] - &x[0].scalar_like(1.0)), &[2], &[large - 1, -large - 1]);
     assert_is(&one(&[x], |_, x| x[0].gt(&x[0].neg())), &[2], &[true, false]);
     let bytes = array(&[3], &[250u8, 7, 0]);
-    assert_is(&one(&[bytes.clone()], |_, x| &x[0] + &x[0].scalar_like(10.0)), &[3], &[4u8, 17, 10]);
-    assert_is(&one(&[bytes.clone()], |_, x| x[0].cast(DType::I8)), &[3], &[-6i8, 7, 0]);
-    assert_is(&one(&[bytes.clone()], |_, x| x[0].cast(DType::Bool)), &[3], &[true, true, false]);
+    assert_is(&one(from_ref(&bytes), |_, x| &x[0] + &x[0].scalar_like(10.0)), &[3], &[4u8, 17, 10]);
+    assert_is(&one(from_ref(&bytes), |_, x| x[0].cast(DType::I8)), &[3], &[-6i8, 7, 0]);
+    assert_is(&one(from_ref(&bytes), |_, x| x[0].cast(DType::Bool)), &[3], &[true, true, false]);
     assert_is(&one(&[bytes], |_, x| x[0].logical_not()), &[3], &[0u8, 0, 1]);
     let floats = array(&[4], &[2.9f32, -2.9, 1e20, f32::NAN]);
     assert_is(&one(&[floats], |_, x| x[0].cast(DType::I32)), &[4], &[2, -2, i32::MAX, 0]);
@@ -137,7 +138,7 @@ fn indices() {
     // Out of range is out of range, from either end: such rows are empty.
     assert_is(&hot, &[4, 3], &[0f32, 1., 0., 0., 0., 0., 0., 0., 0., 1., 0., 0.]);
     let x = Array::arange([2, 3]);
-    let scattered = apply(&[x.clone()], |t, x| {
+    let scattered = apply(from_ref(&x), |t, x| {
         let (at, updates) =
             (t.constant(array(&[2, 2], &[0i64, 0, 2, -2])), t.constant(array(&[2, 2], &[10f32, 20., 30., 40.])));
         [false, true].map(|add| t.push(Op::ScatterElements { axis: 1, add }, &[&x[0], &at, &updates])).into()
@@ -342,11 +343,11 @@ fn every_computed_value_can_be_observed() {
 #[test]
 fn odd_sizes_do_not_panic() {
     let empty = Array::zeros([0, 3], DType::F32);
-    assert_is(&one(&[empty.clone()], |_, x| x[0].sum(&[0], false)), &[3], &[0f32; 3]);
-    assert_eq!(one(&[empty.clone()], |_, x| x[0].softmax(1)).numel(), 0);
-    assert_eq!(one(&[empty.clone()], |_, x| x[0].matmul(&x[0].permute(&[1, 0]))).numel(), 0);
-    assert_is(&one(&[empty.clone()], |_, x| x[0].permute(&[1, 0]).matmul(&x[0])), &[3, 3], &[0f32; 9]);
-    assert!(apply(&[empty.clone()], |_, x| vec![x[0].argmax(0, false)]).is_err());
+    assert_is(&one(from_ref(&empty), |_, x| x[0].sum(&[0], false)), &[3], &[0f32; 3]);
+    assert_eq!(one(from_ref(&empty), |_, x| x[0].softmax(1)).numel(), 0);
+    assert_eq!(one(from_ref(&empty), |_, x| x[0].matmul(&x[0].permute(&[1, 0]))).numel(), 0);
+    assert_is(&one(from_ref(&empty), |_, x| x[0].permute(&[1, 0]).matmul(&x[0])), &[3, 3], &[0f32; 9]);
+    assert!(apply(from_ref(&empty), |_, x| vec![x[0].argmax(0, false)]).is_err());
     assert_eq!(one(&[empty], |t, x| t.push(Op::Moments, &[&x[0]])).numel(), 6);
     // Nothing is left to mirror.
     let gone = apply(&[Array::arange([1, 1, 1, 4])], |_, x| vec![x[0].pad(&[-4, 2], PadMode::Reflect)]);

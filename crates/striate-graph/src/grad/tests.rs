@@ -3,13 +3,15 @@
 use super::gradients_from;
 use crate::*;
 
+type Build = Box<dyn Fn(&Trace, &[Tensor]) -> Tensor>;
+
 /// A function of some inputs, away from its kinks.
 struct Case {
     name: &'static str,
     shapes: Vec<Vec<usize>>,
     /// Inputs are spread over this range.
     range: (f64, f64),
-    build: Box<dyn Fn(&Trace, &[Tensor]) -> Tensor>,
+    build: Build,
 }
 
 fn case(
