@@ -209,7 +209,7 @@ fn momentum_is_a_state_cell() {
     let loss = w.square();
     let gradient = gradients(&loss, &[&w]).unwrap().remove(0);
     let hyper = trace.input("hyper", [3], DType::F32);
-    trace.update(&weight, &[momentum.clone()], kind, &[&gradient, &hyper]);
+    trace.update(&weight, from_ref(&momentum), kind, &[&gradient, &hyper]);
     trace.guard(&loss);
     let graph = trace.finish(&[("loss", &loss)]).unwrap();
     let step = |first: f32| {
