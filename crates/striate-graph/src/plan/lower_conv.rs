@@ -72,7 +72,7 @@ impl Lowering<'_> {
         writes.push(self.scratch(plan.scratch_len(self.machine.threads)));
         writes.append(&mut extra);
         let activation = chain.activation.and_then(activation_of).unwrap_or(Activation::None);
-        let flops = shape.flops() as u64;
+        let flops = shape.flops();
         let residual = chain.residual.is_some();
         let kernel = ConvKernel { plan, weights, bias, residual, moments: moments.is_some(), activation };
         self.step_with(Kernel::Conv(Box::new(kernel)), reads, writes, cells, flops);
@@ -205,7 +205,7 @@ impl Lowering<'_> {
             self.weights(weight, recipe, "input gradient", &shape, plan.packed_len(), (&mut reads, &mut extra));
         let mut writes = vec![self.result(id, layout), self.scratch(plan.scratch_len(self.machine.threads))];
         writes.append(&mut extra);
-        let flops = shape.flops() as u64;
+        let flops = shape.flops();
         self.step_with(Kernel::ConvInputGrad { plan: Box::new(plan), weights }, reads, writes, cells, flops);
     }
 
@@ -213,7 +213,7 @@ impl Lowering<'_> {
         let plan = WeightGradPlan::new(shape, self.machine.isa);
         let reads = vec![self.get(x, layout), self.get(dy, layout)];
         let writes = vec![self.result(id, Layout::Rows), self.scratch(plan.scratch_len(self.machine.threads))];
-        let flops = shape.flops() as u64;
+        let flops = shape.flops();
         self.step_with(Kernel::ConvWeightGrad { plan: Box::new(plan) }, reads, writes, Vec::new(), flops);
     }
 }

@@ -129,7 +129,6 @@ impl Session {
             Kernel::Reference(node) => vec![super::evaluate(node, &given)?],
             _ => return Err(Error::Internal("not a step on arrays".into())),
         };
-        drop(reach);
         for (id, result) in step.writes.iter().zip(results) {
             match program.values[id.index()].place {
                 Place::Host(index) => self.hosts[index] = result,
