@@ -132,6 +132,11 @@ fn graphs() -> Vec<(&'static str, Vec<usize>, Build)> {
             }),
         ),
         (
+            "two convolutions that meet",
+            map.clone(),
+            boxed(move |x| vec![(&conv(x, "w", [4, 5, 3, 3], same) + &conv(x, "v", [4, 5, 3, 3], same)).relu()]),
+        ),
+        (
             "grouped conv with a bias",
             vec![2, 6, 7, 5],
             boxed(move |x| {

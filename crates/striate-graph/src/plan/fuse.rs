@@ -36,6 +36,8 @@ pub(crate) struct Fusion {
     pub masks: HashMap<NodeId, Mask>,
     /// Nodes that some other node's step computes.
     pub absorbed: Vec<bool>,
+    /// Nodes that belong to a chain: where two branches meet, the first takes what follows.
+    claimed: Vec<bool>,
 }
 
 /// The gradient of a clipping activation, as a mask of `dy`.
@@ -86,12 +88,13 @@ impl Uses {
 
 /// Finds what can be computed together.
 pub(crate) fn fuse(graph: &Graph, uses: &Uses) -> Fusion {
-    let mut fusion = Fusion { absorbed: vec![false; graph.nodes.len()], ..Fusion::default() };
+    let none = vec![false; graph.nodes.len()];
+    let mut fusion = Fusion { absorbed: none.clone(), claimed: none, ..Fusion::default() };
     for (index, node) in graph.nodes.iter().enumerate() {
         let id = NodeId(index as u32);
         match &node.op {
             Op::Conv2d(_) | Op::MatMul { trans_a: false, trans_b: true } if is_head(graph, id) => {
-                let (chain, last, between) = follow(graph, uses, id);
+                let (chain, last, between) = follow(graph, uses, (id, &mut fusion.claimed));
                 between.iter().for_each(|id| fusion.absorbed[id.index()] = true);
                 if last == id
                     && let Some(moments) = moments_of(graph, uses, id)
@@ -103,7 +106,7 @@ pub(crate) fn fuse(graph: &Graph, uses: &Uses) -> Fusion {
             }
             Op::UnaryGrad(kind) => fuse_mask(graph, uses, (id, *kind), &mut fusion),
             Op::BatchNormTraining { .. } => {
-                let (chain, last, between) = follow_norm(graph, uses, id);
+                let (chain, last, between) = follow_norm(graph, uses, (id, &mut fusion.claimed));
                 between.iter().for_each(|id| fusion.absorbed[id.index()] = true);
                 fusion.norms.insert(last, chain);
             }
@@ -122,13 +125,14 @@ fn is_head(graph: &Graph, id: NodeId) -> bool {
 }
 
 /// Follows the chain of only users; gives the chain, its last node, and the nodes that are computed on the way.
-fn follow(graph: &Graph, uses: &Uses, head: NodeId) -> (Chain, NodeId, Vec<NodeId>) {
+fn follow(graph: &Graph, uses: &Uses, (head, claimed): (NodeId, &mut [bool])) -> (Chain, NodeId, Vec<NodeId>) {
     let mut chain = Chain::alone(graph, head);
     let (mut last, mut between) = (head, Vec::new());
     while let Some(user) = uses.only(last) {
-        if !chain.take(graph, last, user) {
+        if claimed[user.index()] || !chain.take(graph, last, user) {
             break;
         }
+        claimed[user.index()] = true;
         between.push(last);
         last = user;
         if chain.activation.is_some() {
@@ -207,11 +211,14 @@ fn moments_of(graph: &Graph, uses: &Uses, id: NodeId) -> Option<NodeId> {
     uses.users[id.index()].iter().copied().find(|user| matches!(graph.node(*user).op, Op::Moments))
 }
 
-fn follow_norm(graph: &Graph, uses: &Uses, norm: NodeId) -> (NormChain, NodeId, Vec<NodeId>) {
+fn follow_norm(graph: &Graph, uses: &Uses, (norm, claimed): (NodeId, &mut [bool])) -> (NormChain, NodeId, Vec<NodeId>) {
     let mut chain = NormChain::alone(norm);
     let (mut last, mut between) = (norm, Vec::new());
     while let Some(user) = uses.only(last) {
         let node = graph.node(user);
+        if claimed[user.index()] {
+            break;
+        }
         match &node.op {
             Op::Binary(BinaryKind::Add) if chain.residual.is_none() => {
                 let other = if node.inputs[0] == last { node.inputs[1] } else { node.inputs[0] };
@@ -223,6 +230,7 @@ fn follow_norm(graph: &Graph, uses: &Uses, norm: NodeId) -> (NormChain, NodeId, 
             Op::Unary(kind) if activation_of(*kind).is_some() => chain.activation = Some(*kind),
             _ => break,
         }
+        claimed[user.index()] = true;
         between.push(last);
         last = user;
         if chain.activation.is_some() {

@@ -1,0 +1,149 @@
+use super::{BenchError, Timing, peak_rss_mib, time};
+use crate::models::{ModelError, find_model};
+use std::sync::Arc;
+use striate_graph::machine::Team;
+use striate_graph::rng::{fill_normal, stream_key};
+use striate_graph::{Array, CompileOptions, DType, Error, Graph, Mode, Program, Session, Tensor, Trace, gradients};
+use striate_nn::Module;
+use striate_nn::loss::CrossEntropyLoss;
+use striate_nn::optim::{Optimizer, SGD};
+
+/// A net of the registry with fresh random weights, and how it is run.
+#[derive(Clone, Debug)]
+pub struct ModelBench {
+    /// Registry name.
+    pub name: String,
+    /// Pictures a call.
+    pub batch: usize,
+    /// Side of the pictures.
+    pub side: usize,
+    /// Channels of the pictures.
+    pub channels: usize,
+    /// Classes.
+    pub classes: usize,
+    /// Threads.
+    pub threads: usize,
+    /// How long to measure, in seconds.
+    pub seconds: f64,
+    /// Direct convolution only.
+    pub exact: bool,
+}
+
+/// What inference costs.
+#[derive(Clone, Debug)]
+pub struct InferReport {
+    /// Of one call.
+    pub timing: Timing,
+    /// Pictures a second at the median.
+    pub images_per_s: f64,
+    /// Compiling the graph, in milliseconds.
+    pub compile_ms: f64,
+    /// Peak memory of the process, in MiB.
+    pub peak_rss_mib: Option<f64>,
+}
+
+/// What a training step costs.
+#[derive(Clone, Debug)]
+pub struct TrainReport {
+    /// Of one step.
+    pub timing: Timing,
+    /// Pictures a second at the median.
+    pub images_per_s: f64,
+    /// Compiling the graph (forward, backward, updates), in milliseconds.
+    pub compile_ms: f64,
+    /// Nodes of the traced graph.
+    pub nodes: usize,
+    /// Bytes between inputs and outputs.
+    pub arena_bytes: usize,
+    /// Peak memory of the process, in MiB.
+    pub peak_rss_mib: Option<f64>,
+    /// The loss of the last step.
+    pub loss: f64,
+}
+
+impl ModelBench {
+    fn shape(&self) -> [usize; 4] {
+        [self.batch, self.channels, self.side, self.side]
+    }
+
+    fn net(&self) -> Result<Box<dyn Module>, ModelError> {
+        find_model(&self.name)?.build([self.channels, self.side, self.side], self.classes, 0)
+    }
+
+    fn options(&self) -> CompileOptions {
+        CompileOptions { threads: self.threads, exact: self.exact, ..CompileOptions::default() }
+    }
+
+    fn session(&self, graph: &Graph) -> Result<(Session, f64), Error> {
+        let start = std::time::Instant::now();
+        let program = Program::compile(graph, &self.options())?;
+        let compile_ms = start.elapsed().as_secs_f64() * 1e3;
+        Ok((Session::with_team(program, Arc::new(Team::new(self.threads))), compile_ms))
+    }
+
+    fn images(&self) -> Array {
+        let shape = self.shape();
+        let mut values = vec![0.0; shape.iter().product()];
+        fill_normal(&mut values, stream_key(0, "bench images"), 0, 0);
+        Array::from_vec(shape, values).expect("as many as the shape says")
+    }
+}
+
+/// Times inference.
+///
+/// # Errors
+/// An unknown name, or a size that the net cannot take.
+pub fn bench_infer(bench: &ModelBench) -> Result<InferReport, BenchError> {
+    let net = bench.net()?;
+    let trace = Trace::new(Mode::Eval);
+    let y = net.call(&trace.input("images", bench.shape(), DType::F32));
+    let (mut session, compile_ms) = bench.session(&trace.finish(&[("logits", &y)])?)?;
+    let images = bench.images();
+    let timing = time(bench.seconds, || session.run(&[("images", &images)]).map(|_| ()))?;
+    let images_per_s = bench.batch as f64 / timing.median_ms * 1e3;
+    Ok(InferReport { timing, images_per_s, compile_ms, peak_rss_mib: peak_rss_mib() })
+}
+
+/// The graph of one training step of a classifier: inputs `images`, `targets` (i64) and the optimizer's, output `loss`.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn training_graph(net: &dyn Module, optimizer: &Optimizer, shape: [usize; 4]) -> Result<Graph, Error> {
+    let trace = Trace::new(Mode::Train);
+    let images = trace.input("images", shape, DType::F32);
+    let targets = trace.input("targets", [shape[0]], DType::I64);
+    let loss = CrossEntropyLoss::new().call(&net.call(&images), &targets);
+    trace.guard(&loss);
+    let cells = net.parameters();
+    let weights: Vec<Tensor> = cells.iter().map(|cell| trace.parameter(cell)).collect();
+    let found = gradients(&loss, &weights.iter().collect::<Vec<_>>())?;
+    optimizer.record(&trace, &cells.into_iter().zip(found).collect::<Vec<_>>());
+    trace.finish(&[("loss", &loss)])
+}
+
+/// Times training steps: forward in training mode, cross-entropy, backward for all parameters, SGD with learning rate 0.01,
+/// momentum 0.9 and weight decay 5e-4; the loss is read at each step.
+///
+/// # Errors
+/// An unknown name, a size that the net cannot take, or a loss that is not finite.
+pub fn bench_train(bench: &ModelBench) -> Result<TrainReport, BenchError> {
+    let net = bench.net()?;
+    let optimizer = SGD::new(0.01).momentum(0.9).weight_decay(5e-4).over(net.parameters());
+    let graph = training_graph(&*net, &optimizer, bench.shape())?;
+    let nodes = graph.nodes.len();
+    let (mut session, compile_ms) = bench.session(&graph)?;
+    let images = bench.images();
+    let labels: Vec<i64> = (0..bench.batch).map(|i| (i % bench.classes) as i64).collect();
+    let targets = Array::from_vec([bench.batch], labels)?;
+    let mut loss = 0.0;
+    let timing = time(bench.seconds, || {
+        let hyper = optimizer.hyper_inputs();
+        let mut inputs = vec![("images", &images), ("targets", &targets)];
+        inputs.extend(hyper.iter().map(|(name, array)| (name.as_str(), array)));
+        loss = session.run(&inputs)?[0].item()?;
+        Ok::<(), Error>(())
+    })?;
+    let images_per_s = bench.batch as f64 / timing.median_ms * 1e3;
+    let arena_bytes = session.program().arena_bytes();
+    Ok(TrainReport { timing, images_per_s, compile_ms, nodes, arena_bytes, peak_rss_mib: peak_rss_mib(), loss })
+}
