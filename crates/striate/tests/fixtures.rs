@@ -55,6 +55,10 @@ fn every_case_is_whole() {
 }
 
 fn check_tensor(case: &Case, role: &str) {
+    // How infinity and NaN print is part of printing.
+    if case.family == "printing" {
+        return;
+    }
     let at = format!("{}/{}: {role}", case.family, case.name);
     let finite = match case.stored(role).dtype {
         Dtype::F32 => case.f32(role).1.iter().all(|v| v.is_finite()),

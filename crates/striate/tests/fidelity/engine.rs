@@ -2,16 +2,22 @@
 
 use crate::common::Case;
 use safetensors::Dtype;
-use striate::graph::{Array, DType, Error, Graph, RunOptions, interpret};
+use striate::graph::{Array, CompileOptions, DType, Error, Graph, Program, RunOptions, Session, interpret};
 
 /// Runs a graph with its inputs by name; gives the outputs and updates the cells.
 pub type Run = fn(&Graph, &[(&str, Array)]) -> Result<Vec<Array>, Error>;
 
 /// All engines, by name.
-pub const ENGINES: &[(&str, Run)] = &[("interpreter", run_interpreter)];
+pub const ENGINES: &[(&str, Run)] = &[("interpreter", run_interpreter), ("executor", run_executor)];
 
 fn run_interpreter(graph: &Graph, inputs: &[(&str, Array)]) -> Result<Vec<Array>, Error> {
     interpret(graph, inputs, &RunOptions::default())
+}
+
+fn run_executor(graph: &Graph, inputs: &[(&str, Array)]) -> Result<Vec<Array>, Error> {
+    let program = Program::compile(graph, &CompileOptions::default())?;
+    let named: Vec<(&str, &Array)> = inputs.iter().map(|(name, array)| (*name, array)).collect();
+    Ok(Session::new(program).run(&named)?.to_vec())
 }
 
 /// A stored tensor as an array.
