@@ -1,7 +1,9 @@
-//! Sums over the middle of `[outer, len, inner]`, in blocks whose number the shape alone decides, joined in f64.
+//! Sums and extremes over the middle of `[outer, len, inner]`, in blocks whose number the shape alone decides, joined in f64.
 
+use crate::elementwise::{load_up_to, store_up_to, tail_mask};
 use crate::kinds::ReduceKind;
 use crate::mem::DisjointMut;
+use crate::reference::Float;
 use crate::simd::{Isa, Kernel, Simd};
 use crate::threads::Team;
 
@@ -44,10 +46,10 @@ const LINE: usize = 16;
 
 /// True for the reductions that [`reduce`] does.
 pub fn reduces(kind: ReduceKind) -> bool {
-    matches!(kind, ReduceKind::Sum | ReduceKind::Mean | ReduceKind::SumSquare)
+    !matches!(kind, ReduceKind::Prod | ReduceKind::LogSumExp)
 }
 
-/// Sum, mean or sum of squares of `x` to `y` [outer, inner].
+/// A reduction of `x` to `y` [outer, inner].
 ///
 /// # Panics
 /// Where a slice is too short, or for another kind.
@@ -64,11 +66,15 @@ pub fn reduce(
     assert!(x.len() == outer * len * inner && y.len() == outer * inner, "{kind:?} of {shape:?}");
     let (row, blocks) = (shape.row(), shape.blocks());
     if x.is_empty() {
-        return y.fill(if kind == ReduceKind::Mean && len == 0 { f32::NAN } else { 0.0 });
+        return y.fill(match kind {
+            ReduceKind::Mean if len == 0 => f32::NAN,
+            ReduceKind::Max => f32::NEG_INFINITY,
+            ReduceKind::Min => f32::INFINITY,
+            _ => 0.0,
+        });
     }
     let partials = &mut scratch[..shape.scratch_len()];
     let parts = DisjointMut::new(partials);
-    let square = kind == ReduceKind::SumSquare;
     let grain = (8192 / (row * BLOCK.min(shape.rows()))).max(1);
     team.for_each((outer * blocks).div_ceil(grain), |task| {
         for unit in task * grain..(outer * blocks).min((task + 1) * grain) {
@@ -77,48 +83,72 @@ pub fn reduce(
             let part = &own[block * BLOCK * row..own.len().min((block + 1) * BLOCK * row)];
             // SAFETY: each unit has its own part.
             let sums = unsafe { parts.slice_mut(unit * row..(unit + 1) * row) };
-            isa.dispatch(BlockSum { x: part, sums, square });
+            isa.dispatch(BlockFold { kind, x: part, sums });
         }
     });
-    let scale = if kind == ReduceKind::Mean { 1.0 / len as f64 } else { 1.0 };
     for o in 0..outer {
-        let at = |block: usize, i: usize| f64::from(partials[(o * blocks + block) * row + i]);
         for i in 0..inner {
-            let sum: f64 = match inner {
-                1 => (0..blocks).flat_map(|b| (0..LINE).map(move |lane| (b, lane))).map(|(b, lane)| at(b, lane)).sum(),
-                _ => (0..blocks).map(|b| at(b, i)).sum(),
-            };
-            y[o * inner + i] = (sum * scale) as f32;
+            let lanes = if inner == 1 { 0..LINE } else { i..i + 1 };
+            let parts = (0..blocks).flat_map(|b| lanes.clone().map(move |lane| (o * blocks + b) * row + lane));
+            y[o * inner + i] = join(kind, len, parts.map(|at| f64::from(partials[at])));
         }
     }
 }
 
-/// The sum of rows, element by element; the last row may be short.
-struct BlockSum<'a> {
-    x: &'a [f32],
-    sums: &'a mut [f32],
-    square: bool,
+/// Joins the partial results in order.
+fn join(kind: ReduceKind, len: usize, parts: impl Iterator<Item = f64>) -> f32 {
+    let result = match kind {
+        ReduceKind::Max => parts.fold(f64::NEG_INFINITY, Float::maximum),
+        ReduceKind::Min => parts.fold(f64::INFINITY, Float::minimum),
+        ReduceKind::Mean => parts.sum::<f64>() / len as f64,
+        ReduceKind::L2 => parts.sum::<f64>().sqrt(),
+        _ => parts.sum(),
+    };
+    result as f32
 }
 
-impl Kernel for BlockSum<'_> {
+/// Rows folded into one, element by element; the last row may be short.
+struct BlockFold<'a> {
+    kind: ReduceKind,
+    x: &'a [f32],
+    sums: &'a mut [f32],
+}
+
+impl Kernel for BlockFold<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        match self.kind {
+            ReduceKind::SumSquare | ReduceKind::L2 => self.fold(s, 0.0, |acc, v| s.mul_add(v, v, acc)),
+            ReduceKind::L1 => self.fold(s, 0.0, |acc, v| s.add(acc, s.abs(v))),
+            // `max` and `min` give the second where one is NaN: then keep the first's NaN.
+            ReduceKind::Max => {
+                self.fold(s, f32::NEG_INFINITY, |acc, v| s.select(s.eq(acc, acc), s.max(acc, v), acc));
+            }
+            ReduceKind::Min => self.fold(s, f32::INFINITY, |acc, v| s.select(s.eq(acc, acc), s.min(acc, v), acc)),
+            _ => self.fold(s, 0.0, |acc, v| s.add(acc, v)),
+        }
+    }
+}
+
+impl BlockFold<'_> {
+    #[inline(always)]
+    fn fold<S: Simd>(self, s: S, start: f32, f: impl Fn(S::V, S::V) -> S::V) {
         let row = self.sums.len();
+        let start = s.splat(start);
         for c in (0..row).step_by(S::LANES) {
-            let mut sum = s.zero();
+            let mut acc = start;
             for line in self.x.chunks(row) {
                 let left = line.len().saturating_sub(c).min(row - c);
-                if left == 0 {
-                    continue;
+                if left > 0 {
+                    // SAFETY: the load stops at the line's end.
+                    let v = unsafe { load_up_to(s, line.as_ptr().add(c), left) };
+                    acc = f(acc, if left < S::LANES { s.select(tail_mask(s, left), v, start) } else { v });
                 }
-                // SAFETY: the load stops at the line's end.
-                let v = unsafe { s.load_partial(line.as_ptr().add(c), left) };
-                sum = if self.square { s.mul_add(v, v, sum) } else { s.add(sum, v) };
             }
             // SAFETY: the store stops at the row's end.
-            unsafe { s.store_partial(self.sums.as_mut_ptr().add(c), row - c, sum) };
+            unsafe { store_up_to(s, self.sums.as_mut_ptr().add(c), row - c, acc) };
         }
     }
 }

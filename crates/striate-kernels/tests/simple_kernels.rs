@@ -1,5 +1,8 @@
 //! The simple kernels against their scalar twins, on every instruction set, with the same bits for any number of threads.
 
+mod common;
+
+use common::{check, noise, on_all, wide};
 use striate_kernels::conv::Activation;
 use striate_kernels::elementwise::{BinaryShape, binary, unary, unary_grad};
 use striate_kernels::kinds::*;
@@ -9,49 +12,7 @@ use striate_kernels::pool::MaxPoolPlan;
 use striate_kernels::reduce::{ReduceShape, reduce};
 use striate_kernels::reference::*;
 use striate_kernels::relayout::{Strided, copy_strided, transpose};
-use striate_kernels::simd::{Isa, available_isas};
 use striate_kernels::threads::Team;
-
-fn noise(len: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..len)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 40) as f32 / (1 << 23) as f32 * 2.0 - 2.0
-        })
-        .collect()
-}
-
-fn wide(x: &[f32]) -> Vec<f64> {
-    x.iter().map(|&v| f64::from(v)).collect()
-}
-
-/// Runs on every instruction set with 1, 2 and 3 threads; all thread counts must agree to the bit. Gives each ISA's result.
-fn on_all(run: impl Fn(&Team, Isa) -> Vec<f32>) -> Vec<(Isa, Vec<f32>)> {
-    let teams = [Team::new(1), Team::new(2), Team::new(3)];
-    let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    let on = |isa: Isa| {
-        let first = run(&teams[0], isa);
-        for team in &teams[1..] {
-            assert_eq!(bits(&first), bits(&run(team, isa)), "{isa}: {} threads", team.threads());
-        }
-        (isa, first)
-    };
-    available_isas().into_iter().map(on).collect()
-}
-
-fn check(what: &str, got: &[(Isa, Vec<f32>)], want: &[f64], tolerance: f64) {
-    let scale = (want.iter().map(|w| w * w).sum::<f64>() / want.len().max(1) as f64).sqrt().max(1e-6);
-    for (isa, got) in got {
-        assert_eq!(got.len(), want.len(), "{what}");
-        for (i, (g, w)) in got.iter().zip(want).enumerate() {
-            let error = (f64::from(*g) - w).abs();
-            assert!(error <= tolerance * (scale + w.abs()), "{what} on {isa}: element {i} is {g}, should be {w}");
-        }
-    }
-}
 
 const SIZES: [usize; 6] = [0, 1, 15, 33, 1000, 40_001];
 
@@ -243,7 +204,15 @@ fn sums() {
     {
         let shape = ReduceShape { outer, len, inner };
         let x = noise(outer * len * inner, 1);
-        for kind in [ReduceKind::Sum, ReduceKind::Mean, ReduceKind::SumSquare] {
+        for kind in [
+            ReduceKind::Sum,
+            ReduceKind::Mean,
+            ReduceKind::SumSquare,
+            ReduceKind::L1,
+            ReduceKind::L2,
+            ReduceKind::Max,
+            ReduceKind::Min,
+        ] {
             let got = on_all(|team, isa| {
                 let (mut y, mut scratch) = (vec![1.0; outer * inner], vec![f32::NAN; shape.scratch_len()]);
                 reduce(team, isa, (kind, shape), &x, &mut y, &mut scratch);

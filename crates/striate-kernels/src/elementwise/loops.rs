@@ -21,6 +21,15 @@ pub(crate) unsafe fn store_up_to<S: Simd>(s: S, p: *mut f32, left: usize, v: S::
     unsafe { if left >= S::LANES { s.store(p, v) } else { s.store_partial(p, left, v) } }
 }
 
+/// True for the first `left` lanes.
+#[inline(always)]
+pub(crate) fn tail_mask<S: Simd>(s: S, left: usize) -> S::M {
+    const INDEX: [f32; 16] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
+    // SAFETY: 16 floats hold any vector of this crate.
+    let index = unsafe { s.load(INDEX.as_ptr()) };
+    s.lt(index, s.splat(left.min(16) as f32))
+}
+
 /// `out[i] = f(x[i])`.
 ///
 /// # Safety

@@ -14,6 +14,7 @@ use crate::simd::{Isa, Kernel, Simd};
 use crate::threads::Team;
 use functions::{binary_loop, unary_grad_loop, unary_loop};
 use loops::Pair;
+pub(crate) use loops::{load_up_to, store_up_to, tail_mask};
 
 /// `y = f(x)`.
 ///

@@ -14,7 +14,8 @@ pub struct AxisTable {
 }
 
 impl AxisTable {
-    fn from_rows(rows: impl Iterator<Item = Vec<(usize, f64)>>) -> Self {
+    /// A table of these rows; neighbouring entries of the same source are added.
+    pub fn from_rows(rows: impl Iterator<Item = Vec<(usize, f64)>>) -> Self {
         let mut table = Self { starts: vec![0], sources: Vec::new(), weights: Vec::new() };
         for row in rows {
             let begin = table.sources.len();

@@ -1,0 +1,145 @@
+//! Softmax and its logarithm over the middle of `[outer, len, inner]`.
+
+use crate::elementwise::{load_up_to, store_up_to, tail_mask};
+use crate::mem::DisjointMut;
+use crate::parallel::over_rows;
+use crate::reduce::ReduceShape;
+use crate::simd::{Isa, Kernel, Simd, math};
+use crate::threads::Team;
+
+/// Elements of a sum that are added in f32.
+const BLOCK: usize = 4096;
+
+/// `y = exp(x - max) / sum`, or with `log` its logarithm `x - max - ln sum`, along `len`.
+///
+/// # Panics
+/// Where a slice has another length.
+pub fn softmax(team: &Team, isa: Isa, (shape, log): (ReduceShape, bool), x: &[f32], y: &mut [f32]) {
+    let ReduceShape { outer, len, inner } = shape;
+    assert!(x.len() == outer * len * inner && y.len() == x.len(), "softmax of {shape:?}");
+    if y.is_empty() {
+        return;
+    }
+    if inner == 1 {
+        return over_rows(team, len, y, |rows, y| {
+            let x = &x[rows.start * len..rows.end * len];
+            x.chunks_exact(len).zip(y.chunks_exact_mut(len)).for_each(|(x, y)| isa.dispatch(Row { log, x, y }));
+        });
+    }
+    // A task takes some neighbouring columns of one outer index.
+    let width = inner.min(64);
+    let strips = inner.div_ceil(width);
+    let y = DisjointMut::new(y);
+    team.for_each(outer * strips, |task| {
+        let (o, from) = (task / strips, task % strips * width);
+        let columns = Columns {
+            log,
+            len,
+            inner,
+            from,
+            to: inner.min(from + width),
+            x: &x[o * len * inner..(o + 1) * len * inner],
+            // SAFETY: tasks write distinct columns.
+            y: unsafe { y.as_mut_ptr().add(o * len * inner) },
+        };
+        isa.dispatch(columns);
+    });
+}
+
+struct Row<'a> {
+    log: bool,
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Row<'_> {
+    #[inline(always)]
+    fn load<S: Simd>(&self, s: S, i: usize) -> S::V {
+        // SAFETY: i is below the length, and the load stops there.
+        unsafe { load_up_to(s, self.x.as_ptr().add(i), self.x.len() - i) }
+    }
+
+    #[inline(always)]
+    fn store<S: Simd>(&mut self, s: S, i: usize, v: S::V) {
+        // SAFETY: i is below the length, and the store stops there.
+        unsafe { store_up_to(s, self.y.as_mut_ptr().add(i), self.y.len() - i, v) }
+    }
+}
+
+impl Kernel for Row<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let n = self.x.len();
+        let mut max = s.splat(f32::NEG_INFINITY);
+        for i in (0..n).step_by(S::LANES) {
+            // A NaN is passed over here, and comes back with the sum.
+            max = s.max(s.select(tail_mask(s, n - i), self.load(s, i), s.splat(f32::NEG_INFINITY)), max);
+        }
+        let max = s.splat(s.reduce_max(max));
+        let mut total = 0.0f64;
+        for block in (0..n).step_by(BLOCK) {
+            let mut sum = s.zero();
+            for i in (block..n.min(block + BLOCK)).step_by(S::LANES) {
+                let e = math::exp(s, s.sub(self.load(s, i), max));
+                sum = s.add(sum, s.select(tail_mask(s, n - i), e, s.zero()));
+                if !self.log {
+                    self.store(s, i, e);
+                }
+            }
+            total += f64::from(s.reduce_add(sum));
+        }
+        let (factor, shift) = (s.splat((1.0 / total) as f32), s.splat(total.ln() as f32));
+        for i in (0..n).step_by(S::LANES) {
+            let v = if self.log {
+                s.sub(s.sub(self.load(s, i), max), shift)
+            } else {
+                // SAFETY: i is below the length, and the load stops there.
+                let e = unsafe { load_up_to(s, self.y.as_ptr().add(i), n - i) };
+                s.mul(e, factor)
+            };
+            self.store(s, i, v);
+        }
+    }
+}
+
+/// Columns `from..to` of `[len, inner]`; a lane is a column.
+struct Columns<'a> {
+    log: bool,
+    len: usize,
+    inner: usize,
+    from: usize,
+    to: usize,
+    x: &'a [f32],
+    y: *mut f32,
+}
+
+impl Kernel for Columns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for c in (self.from..self.to).step_by(S::LANES) {
+            let left = self.to - c;
+            let at = |k: usize| k * self.inner + c;
+            // SAFETY: rows are below len, and loads stop at the strip's end.
+            let load = |k: usize| unsafe { load_up_to(s, self.x.as_ptr().add(at(k)), left) };
+            let mut max = s.splat(f32::NEG_INFINITY);
+            for k in 0..self.len {
+                max = s.max(load(k), max);
+            }
+            let mut sum = s.zero();
+            for k in 0..self.len {
+                sum = s.add(sum, math::exp(s, s.sub(load(k), max)));
+            }
+            let shift = math::log(s, sum);
+            for k in 0..self.len {
+                let d = s.sub(load(k), max);
+                let v = if self.log { s.sub(d, shift) } else { s.div(math::exp(s, d), sum) };
+                // SAFETY: this task's own columns; the store stops at the strip's end.
+                unsafe { store_up_to(s, self.y.add(at(k)), left, v) };
+            }
+        }
+    }
+}
