@@ -187,6 +187,35 @@ fn graphs() -> Vec<(&'static str, Vec<usize>, Build)> {
             }),
         ),
         (
+            "windows and rows",
+            vec![2, 5, 6, 8],
+            boxed(|x| {
+                let windows = Windows::Sliding {
+                    kernel: [3, 2],
+                    stride: [2, 1],
+                    pads: [1, 0, 1, 1],
+                    dilation: [1; 2],
+                    ceil_mode: true,
+                };
+                let push = |op| x.trace().push(op, &[x]);
+                let pool = |divisor| push(Op::AvgPool2d { windows, divisor });
+                let spec = |mode, antialias| ResizeSpec { mode, align_corners: false, antialias, scales: None };
+                let (linear, cubic) =
+                    (spec(Interpolation::Bilinear, true), spec(Interpolation::Bicubic { a: -0.75 }, false));
+                vec![
+                    pool(AvgDivisor::IncludePad),
+                    pool(AvgDivisor::Const(5)),
+                    push(Op::Resize { spec: linear, out: [3, 11] }),
+                    push(Op::Resize { spec: cubic, out: [9, 8] }),
+                    x.relu().softmax(1),
+                    x.softmax(2),
+                    x.log_softmax(3),
+                    push(Op::Standardize { eps: 1e-5 }),
+                    push(Op::Reduce { kind: ReduceKind::Max, axes: vec![2, 3], keepdims: true }),
+                ]
+            }),
+        ),
+        (
             "empty",
             vec![0, 5, 9, 8],
             boxed(move |x| vec![conv(x, "w", [4, 5, 3, 3], same).relu(), x.sum(&[0], false), x.permute(&[1, 0, 2, 3])]),

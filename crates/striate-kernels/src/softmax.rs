@@ -7,9 +7,6 @@ use crate::reduce::ReduceShape;
 use crate::simd::{Isa, Kernel, Simd, math};
 use crate::threads::Team;
 
-/// Elements of a sum that are added in f32.
-const BLOCK: usize = 4096;
-
 /// `y = exp(x - max) / sum`, or with `log` its logarithm `x - max - ln sum`, along `len`.
 ///
 /// # Panics
@@ -46,6 +43,36 @@ pub fn softmax(team: &Team, isa: Isa, (shape, log): (ReduceShape, bool), x: &[f3
     });
 }
 
+/// A running sum with the rounding errors beside it (Knuth's two-sum): where one class has nearly all the weight, its loss
+/// is made of what a plain f32 sum would round away.
+#[derive(Clone, Copy)]
+struct Sum<V> {
+    sum: V,
+    error: V,
+}
+
+impl<V: Copy> Sum<V> {
+    #[inline(always)]
+    fn add<S: Simd<V = V>>(self, s: S, x: V) -> Self {
+        let sum = s.add(self.sum, x);
+        let taken = s.sub(sum, self.sum);
+        let lost = s.add(s.sub(self.sum, s.sub(sum, taken)), s.sub(x, taken));
+        Sum { sum, error: s.add(self.error, lost) }
+    }
+
+    /// The total of all lanes.
+    #[inline(always)]
+    fn total<S: Simd<V = V>>(self, s: S) -> f64 {
+        let mut lanes = [0.0; 32];
+        // SAFETY: 16 floats hold any vector of this crate.
+        unsafe {
+            s.store(lanes.as_mut_ptr(), self.sum);
+            s.store(lanes.as_mut_ptr().add(16), self.error);
+        }
+        lanes.iter().map(|&lane| f64::from(lane)).sum()
+    }
+}
+
 struct Row<'a> {
     log: bool,
     x: &'a [f32],
@@ -78,18 +105,15 @@ impl Kernel for Row<'_> {
             max = s.max(s.select(tail_mask(s, n - i), self.load(s, i), s.splat(f32::NEG_INFINITY)), max);
         }
         let max = s.splat(s.reduce_max(max));
-        let mut total = 0.0f64;
-        for block in (0..n).step_by(BLOCK) {
-            let mut sum = s.zero();
-            for i in (block..n.min(block + BLOCK)).step_by(S::LANES) {
-                let e = math::exp(s, s.sub(self.load(s, i), max));
-                sum = s.add(sum, s.select(tail_mask(s, n - i), e, s.zero()));
-                if !self.log {
-                    self.store(s, i, e);
-                }
+        let mut sum = Sum { sum: s.zero(), error: s.zero() };
+        for i in (0..n).step_by(S::LANES) {
+            let e = math::exp(s, s.sub(self.load(s, i), max));
+            sum = sum.add(s, s.select(tail_mask(s, n - i), e, s.zero()));
+            if !self.log {
+                self.store(s, i, e);
             }
-            total += f64::from(s.reduce_add(sum));
         }
+        let total = sum.total(s);
         let (factor, shift) = (s.splat((1.0 / total) as f32), s.splat(total.ln() as f32));
         for i in (0..n).step_by(S::LANES) {
             let v = if self.log {
@@ -129,11 +153,12 @@ impl Kernel for Columns<'_> {
             for k in 0..self.len {
                 max = s.max(load(k), max);
             }
-            let mut sum = s.zero();
+            let mut sum = Sum { sum: s.zero(), error: s.zero() };
             for k in 0..self.len {
-                sum = s.add(sum, math::exp(s, s.sub(load(k), max)));
+                sum = sum.add(s, math::exp(s, s.sub(load(k), max)));
             }
-            let shift = math::log(s, sum);
+            let Sum { sum, error } = sum;
+            let shift = s.add(math::log(s, sum), s.div(error, sum));
             for k in 0..self.len {
                 let d = s.sub(load(k), max);
                 let v = if self.log { s.sub(d, shift) } else { s.div(math::exp(s, d), sum) };

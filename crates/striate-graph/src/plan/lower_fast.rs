@@ -5,9 +5,7 @@ use super::step::Kernel;
 use super::value::{Layout, Place, ValueId, layouts_coincide, may_be_channels_last, memory_axes};
 use crate::{BinaryKind, Node, NodeId, Op, ReduceKind, Shape, UnaryKind, Windows};
 use striate_kernels::elementwise::BinaryShape;
-use striate_kernels::pool::MaxPoolPlan;
 use striate_kernels::reduce::{ReduceShape, reduces};
-use striate_kernels::reference::PoolShape;
 
 impl Lowering<'_> {
     /// Lowers a node to a fast step; false where there is none.
@@ -39,6 +37,12 @@ impl Lowering<'_> {
                 self.norm(id, node)
             }
             Op::MaxPool2d(windows) | Op::MaxPool2dGrad(windows) => self.max_pool(id, node, *windows),
+            Op::AvgPool2d { .. } | Op::AvgPool2dGrad { .. } | Op::Resize { .. } | Op::ResizeGrad { .. } => {
+                self.resample(id, node)
+            }
+            Op::Softmax { axis } => self.softmax(id, node, (*axis, false)),
+            Op::LogSoftmax { axis } => self.softmax(id, node, (*axis, true)),
+            Op::Standardize { eps } | Op::StandardizeGrad { eps } => self.standardize(id, node, *eps),
             Op::Conv2dInputGrad { .. } | Op::Conv2dWeightGrad { .. } | Op::MatMul { .. } => {
                 self.fast_linear_algebra(id, node)
             }
@@ -51,12 +55,12 @@ impl Lowering<'_> {
         if may_be_channels_last(&node.shape, node.dtype) { Layout::ChannelsLast } else { Layout::Rows }
     }
 
-    fn shape_of(&self, id: NodeId) -> &Shape {
+    pub(super) fn shape_of(&self, id: NodeId) -> &Shape {
         &self.graph.node(id).shape
     }
 
     /// The layout that a value already has; where both coincide, channels-last.
-    fn lies(&self, id: NodeId) -> Layout {
+    pub(super) fn lies(&self, id: NodeId) -> Layout {
         let value = self.value(self.as_it_lies(id));
         let either = layouts_coincide(&value.shape) && may_be_channels_last(&value.shape, value.dtype);
         if either { Layout::ChannelsLast } else { value.layout }
@@ -174,18 +178,6 @@ impl Lowering<'_> {
         let dims = self.value(dx).physical();
         let shape = Box::new(BinaryShape::new(&dims, &strides, &vec![0; dims.len()]));
         self.step(Kernel::Binary { kind: BinaryKind::Mul, shape }, vec![dy, factor], vec![dx]);
-        true
-    }
-
-    fn max_pool(&mut self, id: NodeId, node: &Node, windows: Windows) -> bool {
-        let x = self.shape_of(node.inputs[0]).clone();
-        let planned = PoolShape::new(x[0] * x[1], [x[2], x[3]], windows);
-        let Some(shape) = planned.filter(|_| x.numel() > 0 && node.shape.numel() > 0) else { return false };
-        let plan = Box::new(MaxPoolPlan::new(x[0], x[1], &shape));
-        let reads = node.inputs.iter().map(|input| self.get(*input, Layout::ChannelsLast)).collect();
-        let value = self.result(id, Layout::ChannelsLast);
-        let backward = matches!(node.op, Op::MaxPool2dGrad(_));
-        self.step(if backward { Kernel::MaxPoolGrad(plan) } else { Kernel::MaxPool(plan) }, reads, vec![value]);
         true
     }
 }

@@ -11,6 +11,7 @@ mod lower_conv;
 mod lower_fast;
 mod lower_moves;
 mod lower_norm;
+mod lower_windows;
 pub(crate) mod memory;
 pub(crate) mod packed;
 mod program;

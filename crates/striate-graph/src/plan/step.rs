@@ -9,6 +9,7 @@ use striate_kernels::elementwise::BinaryShape;
 use striate_kernels::pool::MaxPoolPlan;
 use striate_kernels::reduce::ReduceShape;
 use striate_kernels::relayout::Strided;
+use striate_kernels::resample::ResamplePlan;
 
 /// One step: a kernel with its choices made, and the values that it reads and writes, in the kernel's order.
 #[derive(Debug)]
@@ -61,6 +62,12 @@ pub(crate) enum Kernel {
     MaxPool(Box<MaxPoolPlan>),
     /// x, dy → dx
     MaxPoolGrad(Box<MaxPoolPlan>),
+    /// Average pooling, resizing, or the gradient of one. x → y
+    Resample(Box<ResamplePlan>),
+    /// Softmax or its logarithm. x → y
+    Softmax { shape: ReduceShape, log: bool },
+    /// x, [dy] → y or dx
+    Standardize { len: usize, eps: f32, backward: bool },
     /// K1. x, [weight], [bias], [residual] → y, [moments], scratch, [packed]
     Conv(Box<ConvKernel>),
     /// K1 with flipped weights. dy, [weight] → dx, scratch, [packed]
@@ -181,6 +188,11 @@ impl Kernel {
             Kernel::BatchNormInputGrad { .. } => "batch norm dx".into(),
             Kernel::MaxPool(_) => "max pool".into(),
             Kernel::MaxPoolGrad(_) => "gradient of max pool".into(),
+            Kernel::Resample(_) => "resample".into(),
+            Kernel::Softmax { log: false, .. } => "softmax".into(),
+            Kernel::Softmax { log: true, .. } => "log softmax".into(),
+            Kernel::Standardize { backward: false, .. } => "standardize".into(),
+            Kernel::Standardize { backward: true, .. } => "gradient of standardize".into(),
             Kernel::Conv(conv) => conv.plan.kernel_name(),
             Kernel::ConvInputGrad { plan, .. } => plan.kernel_name(),
             Kernel::ConvWeightGrad { plan } => plan.kernel_name(),

@@ -16,6 +16,8 @@ use striate_kernels::optim::{UpdateArgs, update};
 use striate_kernels::reduce::reduce;
 use striate_kernels::relayout::{copy_strided, transpose};
 use striate_kernels::simd::Isa;
+use striate_kernels::softmax::softmax;
+use striate_kernels::standardize::{standardize, standardize_grad};
 use striate_kernels::threads::Team;
 
 /// What a step can reach, besides its own choices.
@@ -364,6 +366,14 @@ fn run_simple_kernel(reach: &Reach, step: &Step) -> Result<()> {
         }
         Kernel::MaxPool(plan) => plan.forward(team, isa, read(0)?, write(0)?),
         Kernel::MaxPoolGrad(plan) => plan.backward(team, isa, (read(0)?, read(1)?), write(0)?),
+        Kernel::Resample(plan) => plan.run(team, isa, read(0)?, write(0)?),
+        Kernel::Softmax { shape, log } => softmax(team, isa, (*shape, *log), read(0)?, write(0)?),
+        Kernel::Standardize { len, eps, backward: false } => {
+            standardize(team, isa, (*len, *eps), read(0)?, write(0)?);
+        }
+        Kernel::Standardize { len, eps, backward: true } => {
+            standardize_grad(team, isa, (*len, *eps), (read(0)?, read(1)?), write(0)?);
+        }
         _ => run_norm_kernel(reach, step)?,
     }
     Ok(())
