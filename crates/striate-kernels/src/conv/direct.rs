@@ -156,7 +156,7 @@ impl Direct {
         let p = &problem;
         let src_c = p.k_c * p.groups;
         // Pixels that are a multiple of 4 KiB apart fall into the same few lines of the first cache.
-        let packed = !p.is_inside() || (p.step[1] * src_c * 4).is_multiple_of(4096);
+        let packed = !p.taps[0].is_empty() && (!p.is_inside() || (p.step[1] * src_c * 4).is_multiple_of(4096));
         let axes = [0, 1].map(|axis| Axis::new(&p.taps[axis], p.step[axis], packed));
         let (pitch, columns) = match packed {
             true => (packed_pitch(p.k_c, axes[1].step), axes[1].extent(p.out[1].max(1))),
@@ -198,7 +198,8 @@ impl Direct {
                 for c in 0..p.out[1] {
                     let x = image * image_pitch + r * rows.step * self.row_pitch + c * columns.step * self.pitch;
                     let y = (image * p.dst[0] + r * p.dst_step[0]) * p.dst[1] + c * p.dst_step[1];
-                    self.x_off.push(x);
+                    // Without a tap nothing is read, and the source may be smaller than the output.
+                    self.x_off.push(if self.taps.is_empty() { 0 } else { x });
                     self.y_off.push(y * dst_c);
                 }
             }

@@ -23,7 +23,7 @@ pub(super) struct FilterLayout {
 }
 
 /// Summed channels that one task packs.
-const CHUNK: usize = 32;
+const CHUNK: usize = 64;
 /// Lanes that are gathered together.
 const LANES: usize = 16;
 
@@ -67,34 +67,51 @@ impl FilterLayout {
         let sum = self.taps.len() * self.k_c;
         let start = (group * self.m_c.next_multiple_of(self.lanes) + first) * sum;
         let ks = chunk * CHUNK..self.k_c.min((chunk + 1) * CHUNK);
-        // Lanes in small groups: their rows may be a power of two apart, which the first cache holds few of.
-        for lane in (0..width).step_by(LANES) {
-            let lanes = LANES.min(width - lane);
-            let valid = self.m_c.saturating_sub(first + lane).min(lanes);
-            for k in ks.clone() {
-                let from = group * self.group_stride + (first + lane) * self.m_stride + k * self.k_stride;
+        // SAFETY: each task has its own rows of the packed filters.
+        let row = |k: usize, t: usize| unsafe {
+            let at = start + (t * self.k_c + k) * width;
+            packed.slice_mut(at..at + width)
+        };
+        let source = &w[group * self.group_stride + first * self.m_stride..];
+        let valid = (self.m_c - first).min(width);
+        if self.m_stride == 1 {
+            for k in ks {
                 for (t, &tap) in self.taps.iter().enumerate() {
-                    let at = start + (t * self.k_c + k) * width + lane;
-                    // SAFETY: each task has its own rows of the packed filters.
-                    let row = unsafe { packed.slice_mut(at..at + lanes) };
-                    if valid > 0 {
-                        gather(&w[from + tap..], self.m_stride, &mut row[..valid]);
-                    }
+                    let row = row(k, t);
+                    row[..valid].copy_from_slice(&source[k * self.k_stride + tap..][..valid]);
                     row[valid..].fill(0.0);
+                }
+            }
+            return;
+        }
+        // Lanes in small groups: they may be a power of two apart, and the first cache holds few such lines.
+        for lane in (0..width).step_by(LANES) {
+            let source = &source[lane.min(valid) * self.m_stride..];
+            let valid = valid.saturating_sub(lane).min(LANES);
+            for k in ks.clone() {
+                for (t, &tap) in self.taps.iter().enumerate() {
+                    let row = &mut row(k, t)[lane..width.min(lane + LANES)];
+                    gather(source, k * self.k_stride + tap, self.m_stride, valid, row);
                 }
             }
         }
     }
 }
 
-/// `row[i] = w[i * stride]`.
-#[inline]
-fn gather(w: &[f32], stride: usize, row: &mut [f32]) {
-    if stride == 1 {
-        row.copy_from_slice(&w[..row.len()]);
+/// `row[i] = w[start + i * stride]` for the first `valid`, zero for the rest.
+#[inline(always)]
+fn gather(w: &[f32], start: usize, stride: usize, valid: usize, row: &mut [f32]) {
+    if valid == LANES && row.len() == LANES {
+        // One check for all: the loads and stores below have none.
+        let from = &w[start..start + (LANES - 1) * stride + 1];
+        let values: [f32; LANES] = std::array::from_fn(|i| {
+            // SAFETY: i * stride is at most the last index of `from`.
+            unsafe { *from.get_unchecked(i * stride) }
+        });
+        row.copy_from_slice(&values);
         return;
     }
-    for (to, from) in row.iter_mut().zip(w.iter().step_by(stride)) {
-        *to = *from;
+    for (i, to) in row.iter_mut().enumerate() {
+        *to = if i < valid { w[start + i * stride] } else { 0.0 };
     }
 }
