@@ -314,7 +314,7 @@ fn kaiming_fan(shape: &Shape, mode: FanMode) -> Result<f64> {
 }
 
 fn dirac(shape: &Shape, groups: usize) -> Result<Array> {
-    if !(3..=5).contains(&shape.rank()) || groups == 0 || shape[0] % groups != 0 {
+    if !(3..=5).contains(&shape.rank()) || groups == 0 || !shape[0].is_multiple_of(groups) {
         return wrong_shape("dirac_", shape, "it needs 3 to 5 axes, and groups that divide the first");
     }
     let kernel: usize = shape[2..].iter().product();

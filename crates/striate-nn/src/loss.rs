@@ -48,8 +48,9 @@ macro_rules! reduction_builder {
     ($loss:ident) => {
         impl $loss {
             /// How the losses of the elements are joined (mean).
-            pub fn reduction(self, reduction: Reduction) -> $loss {
-                $loss { reduction, ..self }
+            pub fn reduction(mut self, reduction: Reduction) -> $loss {
+                self.reduction = reduction;
+                self
             }
         }
         impl Default for $loss {
@@ -433,8 +434,9 @@ macro_rules! regression_losses {
             }
 
             $(/// The difference from which on the loss is linear (1).
-            pub fn $field(self, $field: f64) -> $loss {
-                $loss { $field, ..self }
+            pub fn $field(mut self, $field: f64) -> $loss {
+                self.$field = $field;
+                self
             })?
 
             /// Records the loss; both tensors have the same shape.

@@ -50,7 +50,7 @@ pub use striate_nn::{display_module, sequential, visit_fields};
 /// What most programs need: `use striate::prelude::*;`.
 pub mod prelude {
     pub use crate::{display_module, sequential, visit_fields};
-    pub use striate_graph::{Array, DType, Graph, Mode, Parameter, Tensor, Trace};
+    pub use striate_graph::{Array, CompileOptions, DType, Graph, Mode, Parameter, Program, Session, Tensor, Trace};
     pub use striate_nn::layers::*;
     pub use striate_nn::{Module, StateDict, Visitor, assign_names, init, loss, manual_seed, optim};
 }

@@ -62,13 +62,13 @@ impl Spec {
     fn check(&self) -> Result<(), Refusal> {
         let [inputs, outputs] = self.channels;
         let groups = self.groups;
-        if groups == 0 || inputs % groups != 0 {
+        if groups == 0 || !inputs.is_multiple_of(groups) {
             return refusal(
                 format!("in_channels={inputs} in groups={groups}"),
                 format!("groups must divide in_channels{}", divisors(inputs)),
             );
         }
-        if outputs % groups != 0 {
+        if !outputs.is_multiple_of(groups) {
             return refusal(
                 format!("out_channels={outputs} in groups={groups}"),
                 format!("groups must divide out_channels{}", divisors(outputs)),

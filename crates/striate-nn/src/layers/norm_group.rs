@@ -104,7 +104,7 @@ impl Module for GroupNorm {
         if x.is_poisoned() {
             return x.clone();
         }
-        if groups == 0 || channels % groups != 0 {
+        if groups == 0 || !channels.is_multiple_of(groups) {
             let rule = format!("num_channels={channels} in num_groups={groups}");
             return x.trace().refuse("GroupNorm", rule, "num_groups must divide num_channels");
         }

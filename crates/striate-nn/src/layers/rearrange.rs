@@ -148,7 +148,7 @@ factor_layers! {
 fn pixel_shuffle(x: &Tensor, factor: usize) -> Tensor {
     let shape = x.shape();
     let rank = shape.rank();
-    if rank < 3 || factor == 0 || shape[rank - 3] % (factor * factor) != 0 {
+    if rank < 3 || factor == 0 || !shape[rank - 3].is_multiple_of(factor * factor) {
         let rule = format!("an input of shape {shape} with upscale_factor={factor}");
         let fix = format!("the input must be […, C * {}, H, W]", factor * factor);
         return x.trace().refuse("PixelShuffle", rule, fix);
@@ -164,7 +164,7 @@ fn pixel_shuffle(x: &Tensor, factor: usize) -> Tensor {
 fn pixel_unshuffle(x: &Tensor, factor: usize) -> Tensor {
     let shape = x.shape();
     let rank = shape.rank();
-    if rank < 3 || factor == 0 || shape[rank - 2] % factor != 0 || shape[rank - 1] % factor != 0 {
+    if rank < 3 || factor == 0 || !shape[rank - 2].is_multiple_of(factor) || !shape[rank - 1].is_multiple_of(factor) {
         let rule = format!("an input of shape {shape} with downscale_factor={factor}");
         return x.trace().refuse("PixelUnshuffle", rule, "the factor must divide height and width of […, C, H, W]");
     }
@@ -177,7 +177,7 @@ fn pixel_unshuffle(x: &Tensor, factor: usize) -> Tensor {
 #[track_caller]
 fn channel_shuffle(x: &Tensor, groups: usize) -> Tensor {
     let shape = x.shape();
-    if shape.rank() < 3 || groups == 0 || shape[1] % groups != 0 {
+    if shape.rank() < 3 || groups == 0 || !shape[1].is_multiple_of(groups) {
         let rule = format!("an input of shape {shape} with groups={groups}");
         return x.trace().refuse("ChannelShuffle", rule, "groups must divide the channels of [N, C, …]");
     }

@@ -46,8 +46,9 @@ macro_rules! rules {
                 $rule { weight_decay, ..self }
             }
             $($(#[$field_doc])*
-            pub fn $field(self, $field: $type) -> $rule {
-                $rule { $field, ..self }
+            pub fn $field(mut self, $field: $type) -> $rule {
+                self.$field = $field;
+                self
             })*
             /// The optimizer of these parameters: a list of them, or of [`ParamGroup`]s.
             pub fn over(self, parameters: impl Into<Groups>) -> Optimizer {
@@ -307,6 +308,24 @@ impl Optimizer {
         }
         trace.update_plain(&self.step, UpdateKind::Accumulate, &trace.constant(Array::scalar(1i64)));
         clipping.map(|(norm, _)| norm)
+    }
+
+    /// Records a whole step: the gradients of `loss` for all parameters that it depends on, their updates, and the guard
+    /// that nothing is updated where the loss is not finite. Returns as [`Optimizer::record`].
+    ///
+    /// # Errors
+    /// A loss that is no scalar, the trace's first error, or an operation on the way that has no gradient.
+    #[track_caller]
+    pub fn minimize(&self, loss: &Tensor) -> Result<Option<Tensor>> {
+        let trace = loss.trace();
+        let used = |p: &&Parameter| trace.with_graph(|graph| graph.parameters.iter().any(|q| q.same_cell(p)));
+        let all = self.groups.iter().flat_map(Group::parameters);
+        let parameters: Vec<&Parameter> = all.filter(|p| p.requires_grad()).filter(used).collect();
+        let values: Vec<Tensor> = parameters.iter().map(|p| trace.parameter(p)).collect();
+        let gradients = striate_graph::gradients(loss, &values.iter().collect::<Vec<_>>())?;
+        let pairs: Vec<(Parameter, Tensor)> = parameters.into_iter().cloned().zip(gradients).collect();
+        trace.guard(loss);
+        Ok(self.record(trace, &pairs))
     }
 
     /// The inputs of the next step, by name: for group `g` the array `hyper.g`. Groups without a recorded parameter have one
