@@ -95,7 +95,7 @@ conv2d("depthwise_stride2", (1, 19, 7, 8), 19, 19, 3, stride=2, padding=1, group
 conv2d("depthwise_5x5", (1, 7, 6, 9), 7, 7, 5, padding=2, groups=7)
 conv2d("depthwise_dilated", (1, 5, 9, 9), 5, 5, 3, padding=2, dilation=2, groups=5)
 conv2d("depthwise_multiplier2", (1, 5, 6, 5), 5, 10, 3, padding=1, groups=5)
-conv2d("wide_tail", (1, 17, 5, 6), 17, 35, 3, padding=1, note="channel counts that are no multiple of a vector")
+conv2d("wide_tail", (1, 17, 5, 6), 17, 19, 3, padding=1, note="channel counts that are no multiple of a vector")
 conv2d("winograd_shape", (1, 16, 13, 11), 16, 16, 3, padding=1, bias=False)
 conv2d("valid", (1, 3, 6, 7), 3, 4, 3, padding="valid")
 conv2d("same", (1, 3, 6, 7), 3, 4, 3, padding="same")

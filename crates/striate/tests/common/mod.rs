@@ -3,6 +3,8 @@
 // Every test binary compiles this module for itself, and none uses all of it.
 #![allow(dead_code)]
 
+pub mod formula;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -59,13 +61,13 @@ pub fn load_family(name: &str) -> Vec<Case> {
 fn read_case(family: &str, json: Value, file: &SafeTensors) -> Case {
     let text = |key: &str| json[key].as_str().unwrap_or_default().to_string();
     let name = text("name");
-    let keys = json["tensors"].as_object().unwrap_or_else(|| panic!("{family}/{name}: no `tensors`"));
+    let roles = json["tensors"].as_array().unwrap_or_else(|| panic!("{family}/{name}: no `tensors`"));
     let mut tensors = BTreeMap::new();
-    for (role, key) in keys {
-        let key = key.as_str().unwrap_or_else(|| panic!("{family}/{name}: the key of {role} is no string"));
-        let view = file.tensor(key).unwrap_or_else(|e| panic!("{family}/{name}: {role}: {e}"));
+    for role in roles {
+        let role = role.as_str().unwrap_or_else(|| panic!("{family}/{name}: a role is no string"));
+        let view = file.tensor(&format!("{name}/{role}")).unwrap_or_else(|e| panic!("{family}/{name}: {role}: {e}"));
         let stored = Stored { dtype: view.dtype(), shape: view.shape().to_vec(), bytes: view.data().to_vec() };
-        tensors.insert(role.clone(), stored);
+        tensors.insert(role.to_string(), stored);
     }
     let (layer, mode, note, args) = (text("layer"), text("mode"), text("note"), json["args"].clone());
     Case { family: family.to_string(), name, layer, args, mode, note, json, tensors }

@@ -1,0 +1,88 @@
+"""Ten training steps of three networks from weights given by formula, in float64 and in float32."""
+
+import copy
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import reference_models as ref
+from fixture import Family
+
+f = Family("trajectories")
+STEPS, BATCH, SAMPLES = 10, 16, 32
+SGD = dict(lr=0.01, momentum=0.9)
+
+
+def sample_indices(name, count):
+    """All elements of a small tensor, else 32 by formula (an index may come twice)."""
+    if count <= SAMPLES:
+        return torch.arange(count)
+    return torch.from_numpy((ref.splitmix(f"{name}#sample", SAMPLES) % np.uint64(count)).astype(np.int64))
+
+
+def floats(net):
+    """A copy of the parameters and running statistics by name, in the order of the state dict."""
+    return {k: v.detach().clone() for k, v in net.state_dict().items() if v.is_floating_point()}
+
+
+def train(net, shape, dtype):
+    """Losses, the first step's logits and those of an evaluation; the state after the first step and the last."""
+    net = copy.deepcopy(net).to(dtype).train()
+    optimizer = torch.optim.SGD(net.parameters(), **SGD)
+    losses, states, first = [], [], None
+    for step in range(STEPS):
+        logits = net(ref.images(step, (BATCH, *shape)).to(dtype))
+        loss = F.cross_entropy(logits, ref.labels(step, BATCH))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+        first = logits.detach() if first is None else first
+        if step in (0, STEPS - 1):
+            states.append(floats(net))
+    net.eval()
+    with torch.no_grad():
+        final = net(ref.images("eval", (BATCH, *shape)).to(dtype))
+    return dict(loss=torch.stack(losses), first_logits=first, eval_logits=final), states
+
+
+def samples(states):
+    """The sampled elements of the states [states, elements]: tensor after tensor."""
+    return torch.stack([torch.cat([v.flatten()[sample_indices(k, v.numel())] for k, v in s.items()]) for s in states])
+
+
+def norm(values):
+    return sum(v.double().pow(2).sum().item() for v in values) ** 0.5
+
+
+def trajectory(name, net, shape):
+    ref.fill_by_formula(net)
+    initial, trainable = floats(net), [k for k, _ in net.named_parameters()]
+    out32, states32 = train(net, shape, torch.float32)
+    out64, states64 = train(net, shape, torch.float64)
+    t = {**out32, **{f"{k}64": v for k, v in out64.items()}, "after": samples(states32), "after64": samples(states64)}
+    distances = []
+    for a, b in zip(states32, states64):
+        apart = {k: (norm([a[k] - b[k]]), norm([b[k] - initial[k]])) for k in trainable}
+        together = norm([a[k] - b[k] for k in trainable])
+        of_update = together / norm([b[k] - initial[k] for k in trainable])
+        distances.append(dict(of_parameters=together / norm([b[k] for k in trainable]), of_update=of_update,
+                              of_each_update={k: float(f"{d / u:.3e}") for k, (d, u) in apart.items()}))
+        print(f"  {name}: float32 is {distances[-1]['of_parameters']:.1e} of the parameters from float64, {of_update:.1e} "
+              f"of the update")
+    print(f"  losses {', '.join(f'{v:.3f}' for v in out64['loss'])}; float32 is "
+          f"{(out32['loss'] - out64['loss']).abs().max():.1e} from them")
+    f.add(name, name, dict(num_classes=10), t, "README.md: Numbers by formula, Trajectories",
+          input_shape=[BATCH, *shape], optimizer=dict(name="SGD", **SGD), states_after_steps=[1, STEPS],
+          names=list(initial), shapes=[list(v.shape) for v in initial.values()],
+          checksums=[ref.bit_checksum(v) for v in initial.values()],
+          input_checksums=[ref.bit_checksum(ref.images(s, (BATCH, *shape))) for s in [*range(STEPS), "eval"]],
+          labels=[ref.labels(s, BATCH).tolist() for s in range(STEPS)], float32_distance=distances)
+
+
+trajectory("lenet", ref.lenet(), (1, 28, 28))
+trajectory("resnet18_cifar", ref.resnet18_cifar(), (3, 32, 32))
+trajectory("mobilenet_v2", ref.mobilenet_v2(), (3, 64, 64))
+
+f.save()
