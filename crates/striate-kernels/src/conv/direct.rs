@@ -42,7 +42,7 @@ pub(super) struct Problem {
 
 impl Problem {
     /// Drops the filter rows and columns that see padding alone, for every output.
-    fn drop_dead_taps(&mut self) {
+    pub fn drop_dead_taps(&mut self) {
         for axis in 0..2 {
             let (out, src, step) = (self.out[axis] as isize, self.src[axis] as isize, self.step[axis] as isize);
             self.taps[axis].retain(|tap| {
@@ -75,19 +75,19 @@ impl Problem {
 
 /// How one axis of the source, or of its packed band, is addressed.
 #[derive(Clone, Copy, Debug)]
-struct Axis {
+pub(super) struct Axis {
     /// Indices from one output to the next.
-    step: usize,
+    pub step: usize,
     /// Source index of index 0 for output 0.
-    base: isize,
+    pub base: isize,
     /// Source indices from one index to the next.
-    src_step: usize,
+    pub src_step: usize,
     /// Indices beyond `(outputs - 1) * step` that the taps reach, plus one.
-    reach: usize,
+    pub reach: usize,
 }
 
 impl Axis {
-    fn new(taps: &[AxisTap], step: usize, packed: bool) -> Self {
+    pub fn new(taps: &[AxisTap], step: usize, packed: bool) -> Self {
         let low = taps.iter().map(|t| t.offset).min().unwrap_or(0);
         let high = taps.iter().map(|t| t.offset).max().unwrap_or(0);
         if !packed {
@@ -100,8 +100,14 @@ impl Axis {
         }
     }
 
+    /// Index that output 0 reads through `tap`.
+    pub fn index(&self, tap: &AxisTap) -> usize {
+        // `new` made every difference non-negative.
+        if self.src_step == 1 { (tap.offset - self.base) as usize } else { 0 }
+    }
+
     /// Indices that `outputs` neighbouring outputs read.
-    fn extent(&self, outputs: usize) -> usize {
+    pub fn extent(&self, outputs: usize) -> usize {
         (outputs - 1) * self.step + self.reach
     }
 }
@@ -347,11 +353,7 @@ fn packed_pitch(k_c: usize, step: usize) -> usize {
 
 /// Floats that a tap sums over, and the taps' offsets: columns that follow each other in memory are one tap.
 fn place_taps(p: &Problem, axes: &[Axis; 2], pitch: usize, row_pitch: usize) -> (usize, Vec<usize>) {
-    // Axis::new made every difference non-negative.
-    let index = |axis: usize, t: &AxisTap| match axes[axis].src_step {
-        1 => (t.offset - axes[axis].base) as usize,
-        _ => 0,
-    };
+    let index = |axis: usize, t: &AxisTap| axes[axis].index(t);
     let [rows, columns] = &p.taps;
     let merged = pitch == p.k_c && columns.windows(2).all(|w| index(1, &w[1]) == index(1, &w[0]) + 1);
     let used = if merged { &columns[..columns.len().min(1)] } else { &columns[..] };

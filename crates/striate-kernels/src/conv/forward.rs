@@ -1,8 +1,8 @@
 //! The forward convolution.
 
-use super::direct::{AxisTap, Buffers, Direct, Problem};
+use super::direct::{AxisTap, Buffers, Problem};
+use super::engine::{Engine, Weights};
 use super::epilogue::Epilogue;
-use super::pack::FilterLayout;
 use super::shape::Conv2dShape;
 use super::stats;
 use super::{align_scratch, check_len, share_items};
@@ -31,8 +31,7 @@ use crate::threads::{Team, part};
 pub struct ForwardPlan {
     shape: Conv2dShape,
     isa: Isa,
-    direct: Direct,
-    filters: FilterLayout,
+    engine: Engine,
     /// Pixels of each block of the statistics.
     blocks: Vec<usize>,
 }
@@ -82,15 +81,10 @@ impl ForwardPlan {
             k_c,
             m_c,
         };
-        let direct = Direct::new(problem, isa);
         let size = shape.kh * shape.kw;
-        let filters = FilterLayout {
-            group_stride: m_c * k_c * size,
-            m_stride: k_c * size,
-            k_stride: size,
-            ..FilterLayout::new(&direct, isa, shape.kw, [m_c, k_c], shape.groups)
-        };
-        ForwardPlan { shape, isa, blocks: direct.stat_blocks(), direct, filters }
+        let weights = Weights { kw: shape.kw, group_stride: m_c * k_c * size, m_stride: k_c * size, k_stride: size };
+        let engine = Engine::new(problem, isa, weights);
+        ForwardPlan { shape, isa, blocks: engine.stat_blocks(), engine }
     }
 
     /// The shape that was planned.
@@ -98,21 +92,22 @@ impl ForwardPlan {
         &self.shape
     }
 
-    /// The kernel's name: `conv2d_f32_`, the tile as pixels x output channels, the instruction set.
+    /// The kernel's name: `conv2d_f32_` (`conv2d_depthwise_f32_`, `conv2d_grouped_f32_`), the tile as pixels x output
+    /// channels, the instruction set.
     pub fn kernel_name(&self) -> String {
-        let (pixels, channels) = self.direct.tile();
-        format!("conv2d_f32_{pixels}x{channels}_{}", self.isa)
+        format!("{}_{}", self.engine.name(""), self.isa)
     }
 
     /// Floats of the packed filters.
     pub fn packed_len(&self) -> usize {
-        self.filters.packed_len()
+        self.engine.packed_len()
     }
 
     /// Packs filters [OC, IC/groups, KH, KW] to `packed`, which has at least [`ForwardPlan::packed_len`] floats.
     pub fn pack(&self, team: &Team, w_oihw: &[f32], packed: &mut [f32]) {
         check_len("w", w_oihw.len(), self.shape.w_len());
-        self.filters.pack(team, w_oihw, packed);
+        let parts = DisjointMut::new(&mut packed[..self.packed_len()]);
+        team.for_each(self.engine.pack_tasks(), |task| self.engine.pack_task(task, w_oihw, parts));
     }
 
     /// Floats of scratch that [`ForwardPlan::run`] needs with a team of `threads`.
@@ -121,11 +116,11 @@ impl ForwardPlan {
     }
 
     fn band_len(&self) -> usize {
-        self.direct.band_len().next_multiple_of(SLACK)
+        self.engine.band_len().next_multiple_of(SLACK)
     }
 
     fn partials_len(&self) -> usize {
-        self.direct.max_stat_blocks() * stats::PARTS * self.shape.oc
+        self.engine.max_stat_blocks() * stats::PARTS * self.shape.oc
     }
 
     /// `y = activation(conv(x, w) + bias + residual)`.
@@ -156,7 +151,7 @@ impl ForwardPlan {
             // SAFETY: each thread has its own band, and its own items; the sizes were checked.
             unsafe {
                 let band = bands.slice_mut(index * self.band_len()..(index + 1) * self.band_len());
-                share_items(&[&self.direct], index, count, |_, range| self.direct.run_items(&buffers, range, band));
+                share_items(&[&self.engine], index, count, |_, range| self.engine.run_items(&buffers, range, band));
             }
         });
         if let Some(out) = args.stats {

@@ -1,8 +1,8 @@
 //! The gradient of a convolution with respect to its input.
 
-use super::direct::{AxisTap, Buffers, Direct, Problem};
+use super::direct::{AxisTap, Buffers, Problem};
+use super::engine::{Engine, Weights};
 use super::epilogue::Activation;
-use super::pack::FilterLayout;
 use super::shape::Conv2dShape;
 use super::{align_scratch, check_len, share_items};
 use crate::mem::DisjointMut;
@@ -17,7 +17,7 @@ use crate::threads::{Team, part};
 pub struct InputGradPlan {
     shape: Conv2dShape,
     isa: Isa,
-    phases: Vec<(Direct, FilterLayout)>,
+    phases: Vec<Engine>,
 }
 
 const SLACK: usize = 16;
@@ -31,16 +31,8 @@ impl InputGradPlan {
         shape.check().unwrap_or_else(|e| panic!("{e}"));
         let [m_c, k_c] = [shape.ic_per_group(), shape.oc_per_group()];
         let size = shape.kh * shape.kw;
-        let phase = |origin: [usize; 2]| {
-            let direct = Direct::new(phase_problem(&shape, origin), isa);
-            let filters = FilterLayout {
-                group_stride: m_c * k_c * size,
-                m_stride: size,
-                k_stride: m_c * size,
-                ..FilterLayout::new(&direct, isa, shape.kw, [m_c, k_c], shape.groups)
-            };
-            (direct, filters)
-        };
+        let weights = Weights { kw: shape.kw, group_stride: m_c * k_c * size, m_stride: size, k_stride: m_c * size };
+        let phase = |origin: [usize; 2]| Engine::new(phase_problem(&shape, origin), isa, weights);
         let rows = 0..shape.stride[0].min(shape.ih);
         let phases = rows.flat_map(|r| (0..shape.stride[1].min(shape.iw)).map(move |c| [r, c])).map(phase).collect();
         InputGradPlan { shape, isa, phases }
@@ -51,15 +43,15 @@ impl InputGradPlan {
         &self.shape
     }
 
-    /// The kernel's name: `conv2d_input_grad_f32_`, the tile as pixels x input channels, the instruction set.
+    /// The kernel's name: `conv2d_input_grad_f32_` (`conv2d_depthwise_input_grad_f32_`, …), the tile as pixels x input
+    /// channels, the instruction set.
     pub fn kernel_name(&self) -> String {
-        let (pixels, channels) = self.phases[0].0.tile();
-        format!("conv2d_input_grad_f32_{pixels}x{channels}_{}", self.isa)
+        format!("{}_{}", self.phases[0].name("_input_grad"), self.isa)
     }
 
     /// Floats of the packed filters.
     pub fn packed_len(&self) -> usize {
-        self.phases.iter().map(|(_, filters)| filters.packed_len().next_multiple_of(SLACK)).sum()
+        self.phases.iter().map(|engine| engine.packed_len().next_multiple_of(SLACK)).sum()
     }
 
     /// Packs filters [OC, IC/groups, KH, KW] to `packed`, which has at least [`InputGradPlan::packed_len`] floats.
@@ -67,14 +59,14 @@ impl InputGradPlan {
         check_len("w", w_oihw.len(), self.shape.w_len());
         let mut parts = Vec::with_capacity(self.phases.len());
         let mut rest = &mut packed[..self.packed_len()];
-        for (_, filters) in &self.phases {
-            let (part, after) = rest.split_at_mut(filters.packed_len().next_multiple_of(SLACK));
+        for engine in &self.phases {
+            let (part, after) = rest.split_at_mut(engine.packed_len().next_multiple_of(SLACK));
             parts.push(DisjointMut::new(part));
             rest = after;
         }
         team.run(|index, count| {
-            for ((_, filters), packed) in self.phases.iter().zip(&parts) {
-                part(filters.tasks(), index, count).for_each(|task| filters.pack_task(task, w_oihw, *packed));
+            for (engine, packed) in self.phases.iter().zip(&parts) {
+                part(engine.pack_tasks(), index, count).for_each(|task| engine.pack_task(task, w_oihw, *packed));
             }
         });
     }
@@ -85,7 +77,7 @@ impl InputGradPlan {
     }
 
     fn band_len(&self) -> usize {
-        self.phases.iter().map(|(direct, _)| direct.band_len().next_multiple_of(SLACK)).max().unwrap_or(0)
+        self.phases.iter().map(|engine| engine.band_len().next_multiple_of(SLACK)).max().unwrap_or(0)
     }
 
     /// `dx` [N, IH, IW, IC] from `dy` [N, OH, OW, OC]. All of `dx` is written.
@@ -100,18 +92,18 @@ impl InputGradPlan {
         let dx = DisjointMut::new(dx);
         let mut at = 0;
         let mut work = Vec::with_capacity(self.phases.len());
-        for (direct, filters) in &self.phases {
-            let packed = &packed[at..at + filters.packed_len()];
+        for engine in &self.phases {
+            let packed = &packed[at..at + engine.packed_len()];
             let (bias, residual, activation, partials) = (None, None, Activation::None, None);
-            work.push((direct, Buffers { x: dy, packed, bias, residual, activation, y: dx, partials }));
-            at += filters.packed_len().next_multiple_of(SLACK);
+            work.push((engine, Buffers { x: dy, packed, bias, residual, activation, y: dx, partials }));
+            at += engine.packed_len().next_multiple_of(SLACK);
         }
-        let directs: Vec<&Direct> = work.iter().map(|w| w.0).collect();
+        let engines: Vec<&Engine> = work.iter().map(|w| w.0).collect();
         team.run(|index, count| {
             // SAFETY: each thread has its own band, and its own items; phases write different pixels; the sizes were checked.
             unsafe {
                 let band = bands.slice_mut(index * self.band_len()..(index + 1) * self.band_len());
-                share_items(&directs, index, count, |phase, range| {
+                share_items(&engines, index, count, |phase, range| {
                     work[phase].0.run_items(&work[phase].1, range, band)
                 });
             }

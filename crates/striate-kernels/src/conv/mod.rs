@@ -2,12 +2,15 @@
 
 mod choose;
 mod direct;
+mod engine;
 mod epilogue;
 mod forward;
 mod input_grad;
+mod lanes;
 mod micro;
 mod pack;
 mod shape;
+mod spread;
 mod stats;
 mod weight_grad;
 
@@ -17,7 +20,7 @@ pub use input_grad::InputGradPlan;
 pub use shape::{Conv2dShape, ConvShapeError};
 pub use weight_grad::WeightGradPlan;
 
-use direct::Direct;
+use engine::Engine;
 use std::ops::Range;
 
 fn check_len(what: &str, len: usize, want: usize) {
@@ -34,21 +37,21 @@ fn align_scratch(scratch: &mut [f32], len: usize) -> &mut [f32] {
 }
 
 /// Cuts the items of several sums, one after the other, into `count` parts of equal cost, and hands part `index` to `run`.
-fn share_items(directs: &[&Direct], index: usize, count: usize, mut run: impl FnMut(usize, Range<usize>)) {
-    let total: usize = directs.iter().map(|d| d.items() * d.item_cost()).sum();
+fn share_items(engines: &[&Engine], index: usize, count: usize, mut run: impl FnMut(usize, Range<usize>)) {
+    let total: usize = engines.iter().map(|e| e.items() * e.item_cost()).sum();
     // The cost before this part, and before the next.
     let (start, end) = (total / count * index, if index + 1 == count { total } else { total / count * (index + 1) });
     let mut before = 0;
-    for (which, direct) in directs.iter().enumerate() {
-        let cost = direct.item_cost().max(1);
+    for (which, engine) in engines.iter().enumerate() {
+        let cost = engine.item_cost().max(1);
         let item =
-            |limit: usize| (limit.saturating_sub(before) + cost / 2).checked_div(cost).unwrap_or(0).min(direct.items());
-        let last = if index + 1 == count { direct.items() } else { item(end) };
+            |limit: usize| (limit.saturating_sub(before) + cost / 2).checked_div(cost).unwrap_or(0).min(engine.items());
+        let last = if index + 1 == count { engine.items() } else { item(end) };
         let range = item(start)..last;
         if !range.is_empty() {
             run(which, range);
         }
-        before += direct.items() * direct.item_cost();
+        before += engine.items() * engine.item_cost();
     }
 }
 

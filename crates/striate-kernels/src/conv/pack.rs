@@ -3,7 +3,6 @@
 use super::direct::Direct;
 use crate::mem::DisjointMut;
 use crate::simd::Isa;
-use crate::threads::Team;
 
 /// Where the weight of output lane `m`, summed channel `k` and tap `t` of a group lies in OIHW: `m * m_stride + k * k_stride + t`.
 #[derive(Clone, Debug)]
@@ -50,12 +49,6 @@ impl FilterLayout {
     /// Independent tasks: groups, blocks, chunks of summed channels.
     pub fn tasks(&self) -> usize {
         self.groups * self.m_c.div_ceil(self.nv * self.lanes) * self.k_c.div_ceil(CHUNK)
-    }
-
-    /// Packs all, on all threads of `team`.
-    pub fn pack(&self, team: &Team, w: &[f32], packed: &mut [f32]) {
-        let parts = DisjointMut::new(&mut packed[..self.packed_len()]);
-        team.for_each(self.tasks(), |task| self.pack_task(task, w, parts));
     }
 
     /// Packs one chunk of one block of one group.

@@ -11,6 +11,8 @@ const MAX_BLOCK: usize = 4096;
 pub(super) const PARTS: usize = 3;
 /// Pixels whose mean and squares are taken in registers.
 const GROUP: usize = 8;
+/// Pixels whose sums are one chain; a multiple of [`GROUP`].
+const PART: usize = 512;
 
 /// Outputs in the cache: `lanes` channels at each of `offsets`.
 pub(super) struct Written<'a> {
@@ -98,24 +100,31 @@ unsafe fn moments<S: Simd>(s: S, y: *const f32, offsets: &[usize], n: usize) -> 
     let from_first = head.iter().fold(s.zero(), |sum, &offset| s.add(sum, s.sub(load(offset), first)));
     let origin = s.add(first, s.div(from_first, s.splat(head.len() as f32)));
     let (mut sum, mut within, mut between) = (s.zero(), s.zero(), s.zero());
-    let mut groups = offsets.chunks_exact(GROUP);
-    for group in &mut groups {
-        let d: [S::V; GROUP] = std::array::from_fn(|j| s.sub(load(group[j]), origin));
-        let total = sum_group(s, &d);
-        let mean = s.mul(total, eighth);
-        let mut own = [s.zero(); 2];
-        for j in 0..GROUP {
-            let e = s.sub(d[j], mean);
-            own[j % 2] = s.mul_add(e, e, own[j % 2]);
+    // Sums of sums: one chain over all pixels would lose digits where the first pixels are far from the mean.
+    for part in offsets.chunks(PART) {
+        let (mut part_sum, mut part_within, mut part_between) = (s.zero(), s.zero(), s.zero());
+        let mut groups = part.chunks_exact(GROUP);
+        for group in &mut groups {
+            let d: [S::V; GROUP] = std::array::from_fn(|j| s.sub(load(group[j]), origin));
+            let total = sum_group(s, &d);
+            let mean = s.mul(total, eighth);
+            let mut own = [s.zero(); 2];
+            for j in 0..GROUP {
+                let e = s.sub(d[j], mean);
+                own[j % 2] = s.mul_add(e, e, own[j % 2]);
+            }
+            part_within = s.add(part_within, s.add(own[0], own[1]));
+            part_sum = s.add(part_sum, total);
+            part_between = s.mul_add(total, mean, part_between);
         }
-        within = s.add(within, s.add(own[0], own[1]));
-        sum = s.add(sum, total);
-        between = s.mul_add(total, mean, between);
-    }
-    for &offset in groups.remainder() {
-        let d = s.sub(load(offset), origin);
-        sum = s.add(sum, d);
-        between = s.mul_add(d, d, between);
+        for &offset in groups.remainder() {
+            let d = s.sub(load(offset), origin);
+            part_sum = s.add(part_sum, d);
+            part_between = s.mul_add(d, d, part_between);
+        }
+        sum = s.add(sum, part_sum);
+        within = s.add(within, part_within);
+        between = s.add(between, part_between);
     }
     let shift = s.div(sum, s.splat(offsets.len() as f32));
     // Minus count * shift²; the difference of two sums of squares may not fall below zero.

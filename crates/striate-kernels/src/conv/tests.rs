@@ -170,7 +170,22 @@ fn chosen_shapes() {
         Conv2dShape { groups: 2, ic: 24, oc: 34, ..BASE },
         Conv2dShape { n: 2, groups: 4, ic: 16, oc: 16, stride: [2, 2], ..BASE },
         Conv2dShape { n: 2, groups: 12, ic: 12, oc: 12, ..BASE },
+        // Depthwise with a full vector and a rest, with steps, dilation and one-sided padding; more bands than one.
+        Conv2dShape { n: 2, groups: 67, ic: 67, oc: 67, ih: 30, iw: 29, ..BASE },
+        Conv2dShape { n: 2, groups: 40, ic: 40, oc: 40, ih: 57, iw: 60, stride: [2, 2], ..BASE },
+        Conv2dShape { groups: 19, ic: 19, oc: 19, kh: 5, kw: 4, stride: [1, 3], pads: [3, 0, 1, 5], ..BASE },
+        Conv2dShape { n: 3, groups: 16, ic: 16, oc: 16, dilation: [2, 3], pads: [2, 3, 2, 3], ..BASE },
+        Conv2dShape { n: 3, groups: 33, ic: 33, oc: 33, ih: 1, iw: 1, ..BASE },
+        // Channel multipliers and their opposite; the groups of ResNeXt; groups that straddle vectors.
+        Conv2dShape { n: 2, groups: 24, ic: 24, oc: 48, ..BASE },
+        Conv2dShape { n: 2, groups: 11, ic: 11, oc: 33, stride: [2, 1], ..BASE },
+        Conv2dShape { n: 2, groups: 9, ic: 36, oc: 9, ..BASE },
+        Conv2dShape { n: 2, groups: 32, ic: 128, oc: 128, ..BASE },
+        Conv2dShape { n: 2, groups: 8, ic: 64, oc: 64, stride: [2, 2], ..BASE },
+        Conv2dShape { n: 2, groups: 7, ic: 35, oc: 21, kh: 2, ..BASE },
+        Conv2dShape { n: 2, groups: 4, ic: 12, oc: 20, kh: 1, kw: 1, pads: [0; 4], ..BASE },
         // Statistics of more than one block.
+        Conv2dShape { ih: 1, iw: 9000, ic: 4, oc: 4, kh: 1, groups: 4, ..BASE },
         Conv2dShape { ih: 1, iw: 9000, ic: 2, oc: 3, kh: 1, ..BASE },
         Conv2dShape { n: 2, ih: 70, iw: 70, ic: 2, oc: 17, ..BASE },
     ];
@@ -187,7 +202,7 @@ prop_compose! {
         stride in [1usize..5, 1usize..5],
         pads in [0usize..4, 0usize..4, 0usize..4, 0usize..4],
         dilation in [1usize..4, 1usize..4],
-        groups in prop_oneof![4 => Just(1usize), 1 => Just(2), 1 => Just(3), 1 => Just(5)],
+        groups in prop_oneof![4 => Just(1usize), 1 => Just(2), 1 => Just(3), 1 => Just(5), 1 => Just(18)],
     ) -> Conv2dShape {
         let spans = [0, 1].map(|axis| dilation[axis] * (kernel[axis] - 1) + 1);
         Conv2dShape {
@@ -265,6 +280,10 @@ fn names_follow_the_grammar() {
     assert_eq!(plan.kernel_name(), "conv2d_f32_6x64_avx512");
     let plan = InputGradPlan::new(Conv2dShape { ic: 64, oc: 64, ih: 56, iw: 56, ..BASE }, Isa::Avx2);
     assert_eq!(plan.kernel_name(), "conv2d_input_grad_f32_6x16_avx2");
+    let depthwise = Conv2dShape { ic: 64, oc: 64, groups: 64, ih: 56, iw: 56, ..BASE };
+    assert_eq!(ForwardPlan::new(depthwise, Isa::Avx512).kernel_name(), "conv2d_depthwise_f32_14x16_avx512");
+    let grouped = Conv2dShape { groups: 16, ..depthwise };
+    assert_eq!(InputGradPlan::new(grouped, Isa::Avx2).kernel_name(), "conv2d_grouped_input_grad_f32_12x8_avx2");
 }
 
 #[test]

@@ -1,0 +1,128 @@
+//! The kernels that compute a sliding-window sum, behind one face: which one, is decided by the layer's geometry alone.
+
+use super::direct::{Buffers, Direct, Problem};
+use super::lanes::{Lanes, WeightStrides};
+use super::pack::FilterLayout;
+use crate::mem::DisjointMut;
+use crate::simd::Isa;
+use std::ops::Range;
+
+/// Where the weight of output lane `m`, summed channel `k` and tap `t` of a group lies in OIHW: `group * group_stride + m *
+/// m_stride + k * k_stride + t`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weights {
+    /// Filter columns.
+    pub kw: usize,
+    pub group_stride: usize,
+    pub m_stride: usize,
+    pub k_stride: usize,
+}
+
+/// A planned [`Problem`] and how its filters are packed.
+#[derive(Clone, Debug)]
+pub(super) enum Engine {
+    /// Pixels by vectors of output channels: implicit GEMM.
+    Direct(Box<(Direct, FilterLayout)>),
+    /// Lane by lane: depthwise and small groups.
+    Lanes(Box<Lanes>),
+}
+
+macro_rules! both {
+    ($engine:expr, $e:ident => $call:expr) => {
+        match $engine {
+            Engine::Direct(pair) => {
+                let $e = &pair.0;
+                $call
+            }
+            Engine::Lanes($e) => $call,
+        }
+    };
+}
+
+impl Engine {
+    pub fn new(problem: Problem, isa: Isa, w: Weights) -> Self {
+        if Lanes::suits(&problem, isa) {
+            let strides =
+                WeightStrides { sub: problem.m_c, outer: w.group_stride, inner: w.m_stride, summed: w.k_stride };
+            return Engine::Lanes(Box::new(Lanes::new(problem, isa, w.kw, strides)));
+        }
+        let (channels, groups) = ([problem.m_c, problem.k_c], problem.groups);
+        let direct = Direct::new(problem, isa);
+        let filters = FilterLayout {
+            group_stride: w.group_stride,
+            m_stride: w.m_stride,
+            k_stride: w.k_stride,
+            ..FilterLayout::new(&direct, isa, w.kw, channels, groups)
+        };
+        Engine::Direct(Box::new((direct, filters)))
+    }
+
+    /// The middle of the kernel's name: what kind, for which pass, and the tile as pixels x output channels.
+    pub fn name(&self, pass: &str) -> String {
+        let (kind, (pixels, channels)) = match self {
+            Engine::Direct(pair) => ("conv2d", pair.0.tile()),
+            Engine::Lanes(lanes) if lanes.is_depthwise() => ("conv2d_depthwise", lanes.tile()),
+            Engine::Lanes(lanes) => ("conv2d_grouped", lanes.tile()),
+        };
+        format!("{kind}{pass}_f32_{pixels}x{channels}")
+    }
+
+    /// Floats of the packed filters.
+    pub fn packed_len(&self) -> usize {
+        match self {
+            Engine::Direct(pair) => pair.1.packed_len(),
+            Engine::Lanes(lanes) => lanes.packed_len(),
+        }
+    }
+
+    /// Independent tasks of packing.
+    pub fn pack_tasks(&self) -> usize {
+        match self {
+            Engine::Direct(pair) => pair.1.tasks(),
+            Engine::Lanes(lanes) => lanes.vectors(),
+        }
+    }
+
+    /// Packs one task's part of the filters, OIHW, to `packed`.
+    pub fn pack_task(&self, task: usize, w: &[f32], packed: DisjointMut<f32>) {
+        match self {
+            Engine::Direct(pair) => pair.1.pack_task(task, w, packed),
+            Engine::Lanes(lanes) => lanes.pack_task(task, w, packed),
+        }
+    }
+
+    /// Floats of scratch that one thread needs.
+    pub fn band_len(&self) -> usize {
+        both!(self, e => e.band_len())
+    }
+
+    /// Number of independent pieces of work.
+    pub fn items(&self) -> usize {
+        both!(self, e => e.items())
+    }
+
+    /// The cost of one item, in multiply-adds.
+    pub fn item_cost(&self) -> usize {
+        both!(self, e => e.item_cost())
+    }
+
+    /// Pixels of each block of the statistics, in order; the shape alone decides.
+    pub fn stat_blocks(&self) -> Vec<usize> {
+        both!(self, e => e.stat_blocks())
+    }
+
+    /// Most statistics blocks there are.
+    pub fn max_stat_blocks(&self) -> usize {
+        both!(self, e => e.max_stat_blocks())
+    }
+
+    /// Does the items of `range`; `scratch` has [`Engine::band_len`] floats.
+    ///
+    /// # Safety
+    /// The buffers have the sizes of the problem, and no one else writes what these items write: their outputs, and their
+    /// part of the partial statistics.
+    pub unsafe fn run_items(&self, buffers: &Buffers, range: Range<usize>, scratch: &mut [f32]) {
+        // SAFETY: by contract.
+        both!(self, e => unsafe { e.run_items(buffers, range, scratch) })
+    }
+}
