@@ -1,13 +1,14 @@
 //! The kernels that compute a sliding-window sum, behind one face: which one, is decided by the layer's geometry alone.
 
 use super::direct::{Buffers, Direct, Problem};
-use super::lanes::{Lanes, WeightStrides};
+use super::lanes::Lanes;
 use super::pack::FilterLayout;
+use super::shape::Conv2dShape;
 use crate::mem::DisjointMut;
 use crate::simd::Isa;
 use std::ops::Range;
 
-/// Where the weight of output lane `m`, summed channel `k` and tap `t` of a group lies in OIHW: `group * group_stride + m *
+/// Where the weight of output channel `m` of a group, summed channel `k` and tap `t` lies in OIHW: `group * group_stride + m *
 /// m_stride + k * k_stride + t`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Weights {
@@ -16,6 +17,21 @@ pub(super) struct Weights {
     pub group_stride: usize,
     pub m_stride: usize,
     pub k_stride: usize,
+}
+
+impl Weights {
+    /// For the sum over input channels.
+    pub fn forward(shape: &Conv2dShape) -> Self {
+        let size = shape.kh * shape.kw;
+        let filter = shape.ic_per_group() * size;
+        Weights { kw: shape.kw, group_stride: shape.oc_per_group() * filter, m_stride: filter, k_stride: size }
+    }
+
+    /// For the sum over output channels.
+    pub fn input_grad(shape: &Conv2dShape) -> Self {
+        let forward = Self::forward(shape);
+        Weights { m_stride: forward.k_stride, k_stride: forward.m_stride, ..forward }
+    }
 }
 
 /// A planned [`Problem`] and how its filters are packed.
@@ -42,9 +58,7 @@ macro_rules! both {
 impl Engine {
     pub fn new(problem: Problem, isa: Isa, w: Weights) -> Self {
         if Lanes::suits(&problem, isa) {
-            let strides =
-                WeightStrides { sub: problem.m_c, outer: w.group_stride, inner: w.m_stride, summed: w.k_stride };
-            return Engine::Lanes(Box::new(Lanes::new(problem, isa, w.kw, strides)));
+            return Engine::Lanes(Box::new(Lanes::new(problem, isa, w)));
         }
         let (channels, groups) = ([problem.m_c, problem.k_c], problem.groups);
         let direct = Direct::new(problem, isa);

@@ -62,28 +62,7 @@ impl ForwardPlan {
     /// Where `shape.check()` is an error.
     pub fn new(shape: Conv2dShape, isa: Isa) -> Self {
         shape.check().unwrap_or_else(|e| panic!("{e}"));
-        let (kernel, out) = ([shape.kh, shape.kw], [shape.oh(), shape.ow()]);
-        let [m_c, k_c] = [shape.oc_per_group(), shape.ic_per_group()];
-        let taps = [0, 1].map(|axis| {
-            let at = |k: usize| (k * shape.dilation[axis]) as isize - shape.pads[axis] as isize;
-            (0..kernel[axis]).map(|index| AxisTap { index, offset: at(index) }).collect()
-        });
-        let problem = Problem {
-            n: shape.n,
-            groups: shape.groups,
-            src: [shape.ih, shape.iw],
-            out,
-            dst: out,
-            dst_step: [1, 1],
-            dst_origin: [0, 0],
-            step: shape.stride,
-            taps,
-            k_c,
-            m_c,
-        };
-        let size = shape.kh * shape.kw;
-        let weights = Weights { kw: shape.kw, group_stride: m_c * k_c * size, m_stride: k_c * size, k_stride: size };
-        let engine = Engine::new(problem, isa, weights);
+        let engine = Engine::new(forward_problem(&shape), isa, Weights::forward(&shape));
         ForwardPlan { shape, isa, blocks: engine.stat_blocks(), engine }
     }
 
@@ -172,5 +151,28 @@ impl ForwardPlan {
                 unsafe { [out.slice_mut(range.clone()), out.slice_mut(channels + range.start..channels + range.end)] };
             stats::merge(partials, &self.blocks, channels, range, halves);
         });
+    }
+}
+
+/// The sum that a forward convolution is.
+pub(super) fn forward_problem(shape: &Conv2dShape) -> Problem {
+    let (kernel, out) = ([shape.kh, shape.kw], [shape.oh(), shape.ow()]);
+    let [m_c, k_c] = [shape.oc_per_group(), shape.ic_per_group()];
+    let taps = [0, 1].map(|axis| {
+        let at = |k: usize| (k * shape.dilation[axis]) as isize - shape.pads[axis] as isize;
+        (0..kernel[axis]).map(|index| AxisTap { index, offset: at(index) }).collect()
+    });
+    Problem {
+        n: shape.n,
+        groups: shape.groups,
+        src: [shape.ih, shape.iw],
+        out,
+        dst: out,
+        dst_step: [1, 1],
+        dst_origin: [0, 0],
+        step: shape.stride,
+        taps,
+        k_c,
+        m_c,
     }
 }

@@ -29,9 +29,7 @@ impl InputGradPlan {
     /// Where `shape.check()` is an error.
     pub fn new(shape: Conv2dShape, isa: Isa) -> Self {
         shape.check().unwrap_or_else(|e| panic!("{e}"));
-        let [m_c, k_c] = [shape.ic_per_group(), shape.oc_per_group()];
-        let size = shape.kh * shape.kw;
-        let weights = Weights { kw: shape.kw, group_stride: m_c * k_c * size, m_stride: size, k_stride: m_c * size };
+        let weights = Weights::input_grad(&shape);
         let phase = |origin: [usize; 2]| Engine::new(phase_problem(&shape, origin), isa, weights);
         let rows = 0..shape.stride[0].min(shape.ih);
         let phases = rows.flat_map(|r| (0..shape.stride[1].min(shape.iw)).map(move |c| [r, c])).map(phase).collect();

@@ -5,6 +5,7 @@
 //! convolution (`k` = 1) a plane is the source itself, with the padding as zeros.
 
 use super::direct::{Axis, AxisTap, Buffers, Problem};
+use super::engine::Weights;
 use super::spread::Spread;
 use super::stats;
 use crate::mem::DisjointMut;
@@ -29,16 +30,6 @@ fn max_pixels(isa: Isa) -> usize {
     }
 }
 
-/// Where the weight of output channel `c`, summed channel `j` and tap `t` lies in OIHW: `c / sub * outer + c % sub * inner +
-/// j * summed + t`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct WeightStrides {
-    pub sub: usize,
-    pub outer: usize,
-    pub inner: usize,
-    pub summed: usize,
-}
-
 /// A planned sum; the counterpart of `Direct`.
 #[derive(Clone, Debug)]
 pub(super) struct Lanes {
@@ -47,7 +38,7 @@ pub(super) struct Lanes {
     axes: [Axis; 2],
     /// Used taps as kh * KW + kw, in the order of the sum.
     taps: Vec<usize>,
-    weights: WeightStrides,
+    weights: Weights,
     /// Offsets of the products in the planes of a vector: [taps][k].
     offsets: Vec<usize>,
     /// Packed columns of one remainder of the step, floats of a row and of a plane.
@@ -67,7 +58,7 @@ impl Lanes {
         problem.groups > 1 && problem.m_c * 2 <= isa.lanes() && problem.k_c <= 16
     }
 
-    pub fn new(mut problem: Problem, isa: Isa, kernel_columns: usize, weights: WeightStrides) -> Self {
+    pub fn new(mut problem: Problem, isa: Isa, weights: Weights) -> Self {
         problem.drop_dead_taps();
         let p = &problem;
         let axes = [0, 1].map(|axis| Axis::new(&p.taps[axis], p.step[axis], true));
@@ -96,19 +87,19 @@ impl Lanes {
             y_off: Vec::new(),
             problem,
         };
-        made.place(kernel_columns);
+        made.place();
         made
     }
 
     /// Fills the tables of taps and outputs.
-    fn place(&mut self, kernel_columns: usize) {
+    fn place(&mut self) {
         let p = &self.problem;
         let lanes = self.isa.lanes();
         let step = self.axes[1].step;
         let index = |axis: usize, tap: &AxisTap| self.axes[axis].index(tap);
         for row in &p.taps[0] {
             for column in &p.taps[1] {
-                self.taps.push(row.index * kernel_columns + column.index);
+                self.taps.push(row.index * self.weights.kw + column.index);
                 let c = index(1, column);
                 let at = index(0, row) * self.row_pitch + (c % step * self.phase + c / step) * lanes;
                 self.offsets.extend((0..p.k_c).map(|k| k * self.plane + at));
@@ -166,17 +157,13 @@ impl Lanes {
 
     /// Where a weight lies in OIHW.
     pub fn weight_index(&self, channel: usize, summed: usize, tap: usize) -> usize {
-        let w = &self.weights;
-        channel / w.sub * w.outer + channel % w.sub * w.inner + summed * w.summed + tap
+        let (w, m_c) = (&self.weights, self.problem.m_c);
+        channel / m_c * w.group_stride + channel % m_c * w.m_stride + summed * w.k_stride + tap
     }
 
     /// Offsets of the products in a vector's planes, [taps][k], and the taps as kh * KW + kw.
     pub fn products(&self) -> (&[usize], &[usize]) {
         (&self.offsets, &self.taps)
-    }
-
-    pub fn problem(&self) -> &Problem {
-        &self.problem
     }
 
     /// Floats of a packed row, and packed rows from one output row to the next.

@@ -7,6 +7,7 @@ mod epilogue;
 mod forward;
 mod input_grad;
 mod lanes;
+mod lanes_grad;
 mod micro;
 mod pack;
 mod shape;

@@ -16,6 +16,7 @@ mod tile;
 mod write;
 
 use super::Conv2dShape;
+use super::lanes_grad::LanesWeightGrad;
 use crate::simd::Isa;
 use crate::threads::{Team, part};
 use plan::Cut;
@@ -39,14 +40,27 @@ use run::{JoinJob, Memory, UnitJob, join_tasks};
 pub struct WeightGradPlan {
     shape: Conv2dShape,
     isa: Isa,
-    cut: Cut,
+    kind: Kind,
+}
+
+/// Which kernel: the shape alone decides.
+#[derive(Debug)]
+enum Kind {
+    /// Outer products.
+    Tiles(Box<Cut>),
+    /// Depthwise and small groups.
+    Lanes(Box<LanesWeightGrad>),
 }
 
 impl WeightGradPlan {
     /// Decides how to compute the gradient for `shape`, which must be valid ([`Conv2dShape::check`]), with the instruction
     /// set `isa`.
     pub fn new(shape: Conv2dShape, isa: Isa) -> Self {
-        WeightGradPlan { shape, isa, cut: Cut::new(&shape, isa) }
+        let kind = match LanesWeightGrad::choose(&shape, isa) {
+            Some(lanes) => Kind::Lanes(Box::new(lanes)),
+            None => Kind::Tiles(Box::new(Cut::new(&shape, isa))),
+        };
+        WeightGradPlan { shape, isa, kind }
     }
 
     /// The shape it was made for.
@@ -54,18 +68,21 @@ impl WeightGradPlan {
         &self.shape
     }
 
-    /// The name of the kernel that runs: `conv2d_weight_grad_f32_<input x output channels of a tile>_<instruction set>`.
+    /// The name of the kernel that runs: `conv2d_weight_grad_f32_<input x output channels of a tile>_<instruction set>`, or
+    /// `conv2d_depthwise_weight_grad_f32_<sums x output channels>_…`, `conv2d_grouped_weight_grad_f32_…`.
     pub fn kernel_name(&self) -> String {
-        self.cut.kernel_name(self.isa)
+        match &self.kind {
+            Kind::Tiles(cut) => cut.kernel_name(self.isa),
+            Kind::Lanes(lanes) => lanes.kernel_name(),
+        }
     }
 
     /// Floats of scratch that [`WeightGradPlan::run`] needs with a team of `threads`.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        self.cut.slots_floats() + threads * self.thread_floats()
-    }
-
-    fn thread_floats(&self) -> usize {
-        self.cut.thread_floats().iter().sum()
+        match &self.kind {
+            Kind::Tiles(cut) => cut.slots_floats() + threads * thread_floats(cut),
+            Kind::Lanes(lanes) => lanes.scratch_len(threads),
+        }
     }
 
     /// Computes `dw`, [OC, IC/groups, KH, KW], from `x`, [N, IH, IW, IC], and `dy`, [N, OH, OW, OC]. What `scratch` holds
@@ -74,7 +91,7 @@ impl WeightGradPlan {
     /// # Panics
     /// A slice's length is not that of the shape, or `scratch` is shorter than [`WeightGradPlan::scratch_len`].
     pub fn run(&self, team: &Team, x: &[f32], dy: &[f32], dw: &mut [f32], scratch: &mut [f32]) {
-        let (s, cut) = (&self.shape, &self.cut);
+        let s = &self.shape;
         assert_eq!(
             (x.len(), dy.len(), dw.len()),
             (s.x_len(), s.y_len(), s.w_len()),
@@ -84,15 +101,22 @@ impl WeightGradPlan {
         if s.n == 0 {
             return dw.fill(0.0);
         }
+        match &self.kind {
+            Kind::Tiles(cut) => self.run_tiles(cut, team, [x, dy], dw, scratch),
+            Kind::Lanes(lanes) => lanes.run(team, x, dy, dw, scratch),
+        }
+    }
+
+    fn run_tiles(&self, cut: &Cut, team: &Team, [x, dy]: [&[f32]; 2], dw: &mut [f32], scratch: &mut [f32]) {
         let slots = scratch.as_mut_ptr();
         let memory = Memory { x: x.as_ptr(), dy: dy.as_ptr(), dw: dw.as_mut_ptr(), slots };
         let shared = Shared { memory, threads: slots.wrapping_add(cut.slots_floats()) };
         team.run(|index, count| {
             let shared = &shared;
             let splits = cut.splits(count);
-            let scratch = shared.threads.wrapping_add(index * self.thread_floats());
-            for unit in part(cut.slots * s.groups * splits.0 * splits.1, index, count) {
-                self.run_unit(shared.memory, cut.unit(unit, splits), scratch);
+            let scratch = shared.threads.wrapping_add(index * thread_floats(cut));
+            for unit in part(cut.slots * cut.shape.groups * splits.0 * splits.1, index, count) {
+                self.run_unit(cut, shared.memory, cut.unit(unit, splits), scratch);
             }
         });
         if !cut.direct {
@@ -103,8 +127,7 @@ impl WeightGradPlan {
         }
     }
 
-    fn run_unit(&self, memory: Memory, unit: plan::Unit, scratch: *mut f32) {
-        let cut = &self.cut;
+    fn run_unit(&self, cut: &Cut, memory: Memory, unit: plan::Unit, scratch: *mut f32) {
         macro_rules! tiles {
             ($(($mr:literal, $nv:literal))*) => {
                 match (cut.mr, cut.nv) {
@@ -119,6 +142,11 @@ impl WeightGradPlan {
             (16, 1) (12, 1) (9, 1) (8, 1) (6, 1) (4, 1) (3, 1) (2, 1) (1, 1)
         }
     }
+}
+
+/// Floats of one thread's scratch.
+fn thread_floats(cut: &Cut) -> usize {
+    cut.thread_floats().iter().sum()
 }
 
 /// Pointers that the threads of one run share.

@@ -87,6 +87,12 @@ fn shapes_of_real_nets() {
         Conv2dShape { ic: 32, oc: 64, groups: 2, ..BASE },
         Conv2dShape { n: 2, ic: 128, oc: 128, groups: 32, ..BASE },
         Conv2dShape { n: 2, ic: 12, oc: 36, groups: 12, stride: [2, 1], ..BASE },
+        Conv2dShape { n: 2, ic: 40, oc: 10, groups: 10, ..BASE },
+        Conv2dShape { n: 2, ic: 35, oc: 35, groups: 35, kh: 7, kw: 7, pads: [3; 4], stride: [1, 2], ..BASE },
+        Conv2dShape { n: 9, ih: 56, iw: 30, ic: 19, oc: 19, groups: 19, kh: 5, kw: 5, pads: [2, 4, 2, 0], ..BASE },
+        Conv2dShape { n: 3, ih: 1, iw: 1, ic: 16, oc: 16, groups: 16, ..BASE },
+        Conv2dShape { n: 1, ih: 2, iw: 9000, ic: 4, oc: 4, groups: 4, dilation: [1, 5], ..BASE },
+        Conv2dShape { n: 2, ih: 3, iw: 3, ic: 4, oc: 4, groups: 4, dilation: [4, 4], pads: [4; 4], ..BASE },
     ];
     for shape in shapes {
         check(&shape, &[1, 2, 3]);
@@ -123,7 +129,7 @@ fn padding_contributes_nothing() {
 
 fn any_shape() -> impl Strategy<Value = Conv2dShape> {
     let sizes = (1..4usize, 1..14usize, 1..14usize, 1..4usize, 1..5usize);
-    let channels = (1..24usize, 1..40usize, 1..4usize);
+    let channels = (1..24usize, 1..40usize, prop_oneof![1..4usize, 7..20usize]);
     let steps = (1..4usize, 1..4usize, 1..3usize, 1..3usize);
     let pads = (0..4usize, 0..4usize, 0..4usize, 0..4usize);
     (sizes, channels, steps, pads).prop_map(

@@ -1,0 +1,241 @@
+//! The gradient of the filters of depthwise and small-group convolutions, an output channel in each lane.
+
+use super::engine::Weights;
+use super::forward::forward_problem;
+use super::lanes::Lanes;
+use super::shape::Conv2dShape;
+use crate::mem::DisjointMut;
+use crate::simd::{Isa, Kernel, Simd};
+use crate::threads::{Team, part};
+use std::ops::Range;
+
+/// Most pixels that one chain of additions takes; longer sums are joined by a pairwise tree.
+const CHUNK_PIXELS: usize = 4096;
+
+/// Sums that one pass over the pixels keeps in registers.
+fn max_sums(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512 | Isa::Avx2 => 12,
+        Isa::Portable => 4,
+    }
+}
+
+/// A planned gradient.
+#[derive(Clone, Debug)]
+pub(super) struct LanesWeightGrad {
+    shape: Conv2dShape,
+    lanes: Lanes,
+    /// Parts that a row of more than [`CHUNK_PIXELS`] is cut into.
+    row_parts: usize,
+    chunks: usize,
+}
+
+impl LanesWeightGrad {
+    /// The plan, where this kernel suits the shape.
+    pub fn choose(shape: &Conv2dShape, isa: Isa) -> Option<Self> {
+        let problem = forward_problem(shape);
+        if !Lanes::suits(&problem, isa) {
+            return None;
+        }
+        let lanes = Lanes::new(problem, isa, Weights::forward(shape));
+        let (rows, columns) = (shape.n * shape.oh(), shape.ow());
+        let row_parts = columns.div_ceil(CHUNK_PIXELS);
+        let chunks = if row_parts > 1 { rows * row_parts } else { rows.div_ceil(CHUNK_PIXELS / columns) };
+        Some(LanesWeightGrad { shape: *shape, lanes, row_parts, chunks })
+    }
+
+    pub fn kernel_name(&self) -> String {
+        let kind = if self.lanes.is_depthwise() { "conv2d_depthwise" } else { "conv2d_grouped" };
+        let sums = self.lanes.products().0.len().min(max_sums(self.lanes.isa()));
+        format!("{kind}_weight_grad_f32_{sums}x{}_{}", self.lanes.tile().1, self.lanes.isa())
+    }
+
+    /// Floats of one chunk's sums, [vectors][products][lanes].
+    fn chunk_floats(&self) -> usize {
+        self.lanes.packed_len()
+    }
+
+    fn band_len(&self) -> usize {
+        self.lanes.band_len().next_multiple_of(16) + 16
+    }
+
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        self.chunks * self.chunk_floats() + threads * self.band_len()
+    }
+
+    /// The output rows, over all images, and columns of a chunk.
+    fn chunk(&self, chunk: usize) -> (Range<usize>, Range<usize>) {
+        let columns = self.shape.ow();
+        if self.row_parts > 1 {
+            let row = chunk / self.row_parts;
+            return (row..row + 1, part(columns, chunk % self.row_parts, self.row_parts));
+        }
+        (part(self.shape.n * self.shape.oh(), chunk, self.chunks), 0..columns)
+    }
+
+    /// Lengths were checked by the caller.
+    pub fn run(&self, team: &Team, x: &[f32], dy: &[f32], dw: &mut [f32], scratch: &mut [f32]) {
+        // Taps that see padding alone are not in the plan.
+        if self.lanes.products().1.len() < self.shape.kh * self.shape.kw {
+            dw.fill(0.0);
+        }
+        let vectors = self.lanes.vectors();
+        let vector_floats = self.lanes.products().0.len() * self.lanes.tile().1;
+        let (sums, bands) = scratch.split_at_mut(self.chunks * self.chunk_floats());
+        let (sums, bands, dw) = (DisjointMut::new(sums), DisjointMut::new(bands), DisjointMut::new(dw));
+        team.run(|index, count| {
+            // SAFETY: each thread has its own band, each item its own sums.
+            unsafe {
+                let band = bands.slice_mut(index * self.band_len()..(index + 1) * self.band_len());
+                for item in part(self.chunks * vectors, index, count) {
+                    let sums = sums.slice_mut(item * vector_floats..(item + 1) * vector_floats);
+                    let (chunk, vector) = (item / vectors, item % vectors);
+                    self.lanes.isa().dispatch(Item { grad: self, x, dy, chunk, vector, sums, band: &mut *band });
+                }
+            }
+        });
+        team.for_each(vectors, |vector| {
+            let at = |chunk: usize| (chunk * vectors + vector) * vector_floats;
+            // SAFETY: each task has its own vector of channels, in the sums and in the filters.
+            unsafe {
+                let slot = |chunk: usize| sums.slice_mut(at(chunk)..at(chunk) + vector_floats);
+                let mut step = 1;
+                while step < self.chunks {
+                    for i in (0..self.chunks - step).step_by(2 * step) {
+                        slot(i).iter_mut().zip(slot(i + step)).for_each(|(a, b)| *a += *b);
+                    }
+                    step *= 2;
+                }
+                self.write(vector, slot(0), dw);
+            }
+        });
+    }
+
+    /// Writes the sums of one vector into the filters.
+    ///
+    /// # Safety
+    /// The vector's filters are the caller's alone.
+    unsafe fn write(&self, vector: usize, sums: &[f32], dw: DisjointMut<f32>) {
+        let (lanes, k) = (self.lanes.tile().1, self.shape.ic_per_group());
+        let (_, taps) = self.lanes.products();
+        for (product, row) in sums.chunks_exact(lanes).enumerate() {
+            for (lane, &sum) in row.iter().enumerate().take(self.shape.oc - vector * lanes) {
+                let at = self.lanes.weight_index(vector * lanes + lane, product % k, taps[product / k]);
+                // SAFETY: by contract.
+                unsafe { dw.slice_mut(at..at + 1)[0] = sum };
+            }
+        }
+    }
+}
+
+/// One vector of channels over one chunk of pixels.
+struct Item<'a> {
+    grad: &'a LanesWeightGrad,
+    x: &'a [f32],
+    dy: &'a [f32],
+    chunk: usize,
+    vector: usize,
+    /// [products][lanes].
+    sums: &'a mut [f32],
+    band: &'a mut [f32],
+}
+
+impl Kernel for Item<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (shape, lanes) = (&self.grad.shape, &self.grad.lanes);
+        let (rows, columns) = self.grad.chunk(self.chunk);
+        let (oh, ow, channel) = (shape.oh(), shape.ow(), self.vector * S::LANES);
+        let (row_pitch, row_step) = lanes.row();
+        let (offsets, _) = lanes.products();
+        self.sums.fill(0.0);
+        let mut row = rows.start;
+        while row < rows.end {
+            let (image, first) = (row / oh, row % oh);
+            let count = lanes.band_rows().min(oh - first).min(rows.end - row);
+            lanes.pack_planes(s, self.x, (image, first..first + count, self.vector), self.band);
+            let pixels = Pixels {
+                rows: count,
+                columns: columns.len(),
+                x: self.band[columns.start * S::LANES..].as_ptr(),
+                x_pitch: row_step * row_pitch,
+                dy: self.dy[(row * ow + columns.start) * shape.oc + channel..].as_ptr(),
+                dy_pitch: [ow * shape.oc, shape.oc],
+                n: (shape.oc - channel).min(S::LANES),
+            };
+            let passes = offsets.len().div_ceil(max_sums(S::ISA));
+            for pass in 0..passes {
+                let products = part(offsets.len(), pass, passes);
+                let sums = self.sums[products.start * S::LANES..products.end * S::LANES].as_mut_ptr();
+                // SAFETY: the planes hold what the rows' outputs see through every tap; dy holds the rows.
+                unsafe { run_pass(s, &pixels, &offsets[products], sums) };
+            }
+            row += count;
+        }
+    }
+}
+
+/// Output pixels, and where packed x and dy begin for the first.
+struct Pixels {
+    rows: usize,
+    columns: usize,
+    x: *const f32,
+    /// Floats from row to row.
+    x_pitch: usize,
+    dy: *const f32,
+    /// Floats from row to row and from pixel to pixel.
+    dy_pitch: [usize; 2],
+    /// Valid lanes of dy.
+    n: usize,
+}
+
+/// Calls [`sum`] for a number of products from 1 to [`max_sums`].
+///
+/// # Safety
+/// As [`sum`].
+#[inline(always)]
+unsafe fn run_pass<S: Simd>(s: S, pixels: &Pixels, offsets: &[usize], sums: *mut f32) {
+    macro_rules! sums {
+        ($($t:literal)*) => {
+            match offsets.len() {
+                $($t =>
+                    // SAFETY: by contract.
+                    unsafe { sum::<S, $t>(s, pixels, offsets, sums) },)*
+                n => unreachable!("a pass of {n} sums"),
+            }
+        };
+    }
+    match S::ISA {
+        Isa::Portable => sums!(1 2 3 4),
+        _ => sums!(1 2 3 4 5 6 7 8 9 10 11 12),
+    }
+}
+
+/// Adds `x[pixel + offset] * dy[pixel]` over all pixels to each of `T` sums.
+///
+/// # Safety
+/// x is readable for a vector at each pixel and offset, dy for `n` floats at each pixel; `sums` holds T vectors.
+#[inline(always)]
+unsafe fn sum<S: Simd, const T: usize>(s: S, pixels: &Pixels, offsets: &[usize], sums: *mut f32) {
+    let offsets: [usize; T] = std::array::from_fn(|t| offsets[t]);
+    // SAFETY: by contract.
+    unsafe {
+        let mut acc: [S::V; T] = std::array::from_fn(|t| s.load(sums.add(t * S::LANES)));
+        for row in 0..pixels.rows {
+            let x = pixels.x.add(row * pixels.x_pitch);
+            let at: [*const f32; T] = std::array::from_fn(|t| x.add(offsets[t]));
+            let dy = pixels.dy.add(row * pixels.dy_pitch[0]);
+            for c in 0..pixels.columns {
+                let dy = dy.add(c * pixels.dy_pitch[1]);
+                let output = if pixels.n == S::LANES { s.load(dy) } else { s.load_partial(dy, pixels.n) };
+                for t in 0..T {
+                    acc[t] = s.mul_add(s.load(at[t].add(c * S::LANES)), output, acc[t]);
+                }
+            }
+        }
+        for (t, &sum) in acc.iter().enumerate() {
+            s.store(sums.add(t * S::LANES), sum);
+        }
+    }
+}
