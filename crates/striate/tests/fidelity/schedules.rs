@@ -92,9 +92,9 @@ fn run_case(case: &Case) -> Result<(), String> {
     if case.layer == "ReduceLROnPlateau" {
         let metric = case.f64("metric").1;
         let mut running = plateau(&case.args, &base);
-        for step in 0..steps {
+        for (step, metric) in metric.into_iter().enumerate() {
             check(step, running.lrs())?;
-            running.step(metric[step]);
+            running.step(metric);
             let state = running.state();
             running = plateau(&case.args, &base);
             running.set_state(&state).map_err(failed)?;
