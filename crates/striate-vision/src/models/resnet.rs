@@ -185,7 +185,7 @@ impl ResNet {
             layer2,
             layer3,
             layer4,
-            avgpool: AdaptiveAvgPool2d::new(1),
+            avgpool: AdaptiveAvgPool2d::new((1, 1)),
             fc: Linear::new(from, classes),
             path: Path::default(),
         }

@@ -42,7 +42,7 @@ impl Vgg {
             .add(ReLU::new())
             .add(Dropout::new(0.5))
             .add(Linear::new(4096, classes));
-        Vgg { features, avgpool: AdaptiveAvgPool2d::new(7), classifier, path: Path::default() }
+        Vgg { features, avgpool: AdaptiveAvgPool2d::new((7, 7)), classifier, path: Path::default() }
     }
 }
 
@@ -53,6 +53,10 @@ impl Module for Vgg {
         self.classifier.call(&x.flatten(1, -1))
     }
     visit_fields!(features, avgpool, classifier);
+
+    fn class_name(&self) -> String {
+        "VGG".to_owned()
+    }
     fn path(&self) -> Option<&Path> {
         Some(&self.path)
     }
