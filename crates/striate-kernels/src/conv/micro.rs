@@ -4,7 +4,7 @@
 //! order and the channels in order, so its bits depend neither on the tile that computes it nor on its place in one.
 
 use super::epilogue::Activation;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, Portable, Simd};
 
 /// What one call computes: `tiles` tiles of MR pixels each, for one block of output channels.
 ///
@@ -192,4 +192,35 @@ pub(super) fn run_block<S: Simd>(s: S, mr: usize, nv: usize, block: Block) {
             3: 1 2 3 4;
         }
     }
+}
+
+/// Vector multiply-adds of one call of [`run_portable_tiles`].
+pub(crate) const PORTABLE_TILES_MULTIPLY_ADDS: usize = TILES * DEPTH * 4 * 3;
+const TILES: usize = 64;
+const DEPTH: usize = 256;
+
+/// Runs the largest portable tile with operands that stay in the first cache: the rate that it can have at most. Returns one of
+/// the sums.
+pub(crate) fn run_portable_tiles() -> f32 {
+    const WIDTH: usize = 24;
+    let data = std::hint::black_box([0.75f32; DEPTH * (4 + WIDTH)]);
+    let mut y = [0.0f32; 4 * WIDTH];
+    let x_off: [usize; 4 * TILES] = std::array::from_fn(|i| i % 4 * DEPTH);
+    let y_off: [usize; 4 * TILES] = std::array::from_fn(|i| i % 4 * WIDTH);
+    let block = Block {
+        tiles: TILES,
+        x: data.as_ptr(),
+        x_off: x_off.as_ptr(),
+        taps: &[0],
+        run: DEPTH,
+        w: data[4 * DEPTH..].as_ptr(),
+        y: y.as_mut_ptr(),
+        y_off: y_off.as_ptr(),
+        tail: 8,
+        bias: std::ptr::null(),
+        residual: std::ptr::null(),
+        activation: Activation::None,
+    };
+    Portable::new().vectorize(Tile::<4, 3>(block));
+    y[0]
 }

@@ -21,6 +21,8 @@ pub use input_grad::InputGradPlan;
 pub use shape::{Conv2dShape, ConvShapeError};
 pub use weight_grad::WeightGradPlan;
 
+pub(crate) use micro::{PORTABLE_TILES_MULTIPLY_ADDS, run_portable_tiles};
+
 use engine::Engine;
 use std::ops::Range;
 
