@@ -90,7 +90,8 @@ pub fn load_model(path: &Path) -> Result<LoadedModel, ModelError> {
     let info = ModelInfo::parse(path, &metadata)?;
     let net = find_model(&info.model)?.build(info.input, info.class_names.len(), 0)?;
     let dict: StateDict = arrays.into_iter().collect();
-    net.load_state_dict(&dict, true).map_err(|source| ModelError::Weights { path: path.into(), source })?;
+    net.load_state_dict(&dict, true)
+        .map_err(|source| ModelError::Weights { path: path.into(), source: Box::new(source) })?;
     Ok(LoadedModel { net, info })
 }
 
@@ -110,5 +111,5 @@ pub fn load_weights(net: &dyn Module, path: &Path) -> Result<Vec<String>, ModelE
     }
     let dict: StateDict = fitting.into_iter().collect();
     let report = net.load_state_dict(&dict, false);
-    Ok(report.map_err(|source| ModelError::Weights { path: path.into(), source })?.missing)
+    Ok(report.map_err(|source| ModelError::Weights { path: path.into(), source: Box::new(source) })?.missing)
 }

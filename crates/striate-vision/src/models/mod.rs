@@ -66,7 +66,7 @@ pub enum ModelError {
         /// The file.
         path: PathBuf,
         /// What does not fit.
-        source: striate_nn::Error,
+        source: Box<striate_nn::Error>,
     },
     /// The file lacks what a model file of ours has.
     #[error("{}: {why}", path.display())]
