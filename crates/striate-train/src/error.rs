@@ -87,16 +87,8 @@ impl TrainError {
         match self {
             TrainError::Setting { .. } | TrainError::Config { .. } => 2,
             TrainError::Data(error) => data_code(error),
-            TrainError::Model(error) => match error {
-                ModelError::File(file) => {
-                    if file.is_io() {
-                        5
-                    } else {
-                        2
-                    }
-                }
-                _ => 2,
-            },
+            TrainError::Model(ModelError::File(file)) if file.is_io() => 5,
+            TrainError::Model(_) => 2,
             TrainError::File(_) | TrainError::Io { .. } => 5,
             TrainError::Nn(striate_nn::Error::Graph(error)) | TrainError::Graph(error) => match error {
                 striate_graph::Error::Shape { .. } => 2,

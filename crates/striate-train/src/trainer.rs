@@ -223,7 +223,7 @@ impl Run {
         self.earlier = counters.seconds;
         self.logs = Some(Logs::open(&self.folder, counters.logs)?);
         let started = Event::Start {
-            folder: &self.folder.path().to_path_buf(),
+            folder: self.folder.path(),
             model: &self.settings.model.clone(),
             parameters: self.net.num_parameters(),
             train: self.input.train_len,
