@@ -1,4 +1,4 @@
-use crate::Program;
+use crate::{NodeId, Program};
 use std::time::Duration;
 
 /// The time of each step of a program, over the runs since profiling began.
@@ -10,6 +10,8 @@ pub struct Profile {
 /// One step's share.
 #[derive(Clone, Debug)]
 pub struct StepProfile {
+    /// The node of [`Program::graph`] that the step computes; the last, where it computes several.
+    pub node: NodeId,
     /// The path of the layer; empty outside layers.
     pub layer: String,
     /// What the step computes: the op's name.
@@ -42,6 +44,7 @@ impl Profile {
         let step = |step: &crate::plan::step::Step| {
             let node = &program.graph.nodes[step.node];
             StepProfile {
+                node: NodeId(step.node as u32),
                 layer: node.origin.layer.to_string(),
                 op: node.op.name(),
                 kernel: step.kernel.name(),

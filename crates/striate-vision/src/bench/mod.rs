@@ -8,9 +8,9 @@ mod model;
 
 pub use conv::{ConvBench, ConvPass, ConvReport, bench_conv};
 pub use model::{InferReport, ModelBench, TrainReport, bench_infer, bench_train, training_graph};
+pub use striate_kernels::conv::{Conv2dShape, ConvShapeError};
 
 use std::time::{Duration, Instant};
-use striate_kernels::conv::ConvShapeError;
 
 /// Why something cannot be measured.
 #[derive(Debug, thiserror::Error)]

@@ -211,6 +211,17 @@ impl ModelSpec {
     /// # Errors
     /// [`ModelError::Input`] where the net cannot take such pictures.
     pub fn build(&self, input: [usize; 3], classes: usize, seed: u64) -> Result<Box<dyn Module>, ModelError> {
+        let net = self.structure(input, classes)?;
+        init::reset_parameters(&*net, seed);
+        self.start_values(&*net, seed);
+        Ok(net)
+    }
+
+    /// The net as [`ModelSpec::build`] makes it, but without its initial values: to look at, or to load weights into.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] where the net cannot take such pictures.
+    pub fn structure(&self, input: [usize; 3], classes: usize) -> Result<Box<dyn Module>, ModelError> {
         let [channels, height, width] = input;
         let refuse = |why: String| ModelError::Input { name: self.name.into(), channels, height, width, classes, why };
         if classes == 0 || input.contains(&0) {
@@ -218,8 +229,6 @@ impl ModelSpec {
         }
         let net = (self.construct)(input, classes);
         assign_names(&*net);
-        init::reset_parameters(&*net, seed);
-        self.start_values(&*net, seed);
         net.graph(Mode::Eval, &[1, channels, height, width]).map_err(|error| refuse(error.to_string()))?;
         Ok(net)
     }

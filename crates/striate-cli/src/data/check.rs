@@ -1,0 +1,133 @@
+//! `striate data check`.
+
+use super::DataSetArgs;
+use crate::failure::Failure;
+use crate::output::{Output, print_json, print_line};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use striate::vision::data::{DataError, Dataset, DatasetSource, Image, open_dataset, open_embedded};
+
+/// Something wrong.
+#[derive(Debug, Serialize)]
+struct Problem {
+    /// "set", "picture", "label" or "duplicate".
+    kind: &'static str,
+    /// The file, where one is to blame.
+    file: Option<PathBuf>,
+    /// The sample within its part, such as "train 17".
+    object: Option<String>,
+    /// What is wrong.
+    message: String,
+}
+
+/// The file that an error of a set is about.
+fn file_of(error: &DataError) -> Option<PathBuf> {
+    match error {
+        DataError::NotFound { path, .. }
+        | DataError::Io { path, .. }
+        | DataError::UnknownFormat { path, .. }
+        | DataError::OneClass { path, .. }
+        | DataError::NoPictures { path, .. } => Some(path.clone()),
+        DataError::EmptyClass { folder, .. } => Some(folder.clone()),
+        DataError::Picture { file, .. }
+        | DataError::IdxMagic { file, .. }
+        | DataError::Length { file, .. }
+        | DataError::Header { file, .. }
+        | DataError::LabelRange { file, .. }
+        | DataError::ClassNames { file, .. } => Some(file.clone()),
+        DataError::CountMismatch { labels_file, .. } => Some(labels_file.clone()),
+        _ => None,
+    }
+}
+
+fn kind_of(error: &DataError) -> &'static str {
+    match error {
+        DataError::Picture { .. } | DataError::SizeMismatch { .. } => "picture",
+        DataError::LabelRange { .. } | DataError::SampleLabel { .. } => "label",
+        _ => "set",
+    }
+}
+
+/// Reads every sample; tells each problem.
+fn check_part(
+    (name, part): (&'static str, &dyn Dataset),
+    seen: &mut HashMap<u128, String>,
+    tell: &mut dyn FnMut(Problem),
+) {
+    let mut image = Image::default();
+    for index in 0..part.len() {
+        let object = Some(format!("{name} {index}"));
+        let file = part.file(index);
+        let here = || file.as_ref().map_or_else(|| part.name(index), |file| file.display().to_string());
+        match part.get_into(index, &mut image) {
+            Err(error) => {
+                let file = file.clone().or_else(|| file_of(&error));
+                tell(Problem { kind: kind_of(&error), file, object, message: error.to_string() });
+            }
+            Ok(label) if label >= part.class_count() => {
+                let message = format!("{}: label {label}, but there are {} classes", here(), part.class_count());
+                tell(Problem { kind: "label", file, object, message });
+            }
+            Ok(_) => {
+                // A picture that is trained on and judged by makes the judgement worthless.
+                let place = format!("{name}\u{0}{}", here());
+                let other = seen.entry(fingerprint(&image)).or_insert_with(|| place.clone());
+                if let Some((part_of, first)) = other.split_once('\u{0}').filter(|(part_of, _)| *part_of != name) {
+                    let message = format!("{}: the same picture as {first} of the {part_of} part", here());
+                    tell(Problem { kind: "duplicate", file, object, message });
+                }
+            }
+        }
+    }
+}
+
+/// FNV-1a over size and bytes, 128 bits: long enough that two pictures never meet by chance.
+fn fingerprint(image: &Image) -> u128 {
+    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let sizes = [image.width, image.height, image.channels];
+    let bytes = sizes.iter().flat_map(|n| n.to_le_bytes()).chain(image.data.iter().copied());
+    bytes.fold(BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
+}
+
+/// The parts that a set has, with their names.
+pub(super) fn parts(source: &DatasetSource) -> Vec<(&'static str, &dyn Dataset)> {
+    let parts = [("train", &source.train), ("val", &source.val), ("test", &source.test)];
+    parts.into_iter().filter_map(|(name, part)| Some((name, part.as_deref()?))).collect()
+}
+
+/// Runs the verb.
+pub fn run(args: &DataSetArgs) -> Result<(), Failure> {
+    let json = args.output.choose() == Output::Json;
+    let (mut problems, mut pictures) = (0, 0);
+    let mut tell = |problem: Problem| {
+        problems += 1;
+        match json {
+            true => print_json(&problem),
+            false => print_line(&format!("{}: {}", problem.kind, problem.message)),
+        }
+    };
+    let opened = args.data.as_deref().map_or_else(open_embedded, open_dataset);
+    match opened {
+        Err(error) if error.is_io() => return Err(error.into()),
+        Err(error) => {
+            tell(Problem { kind: kind_of(&error), file: file_of(&error), object: None, message: error.to_string() });
+        }
+        Ok(source) => {
+            source.notes.iter().for_each(|note| eprintln!("note: {note}"));
+            let mut seen = HashMap::new();
+            for (name, part) in parts(&source) {
+                pictures += part.len();
+                check_part((name, part), &mut seen, &mut tell);
+            }
+        }
+    }
+    if problems > 0 {
+        return Err(Failure::data(format!("{problems} problem(s) in {pictures} pictures")));
+    }
+    if !json {
+        print_line(&format!("{pictures} pictures, nothing wrong"));
+    }
+    Ok(())
+}

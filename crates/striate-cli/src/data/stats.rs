@@ -1,0 +1,77 @@
+//! `striate data stats`.
+
+use super::DataSetArgs;
+use super::check::parts;
+use crate::failure::Failure;
+use crate::output::{Output, print_json, print_line};
+use crate::table::{grouped, table};
+use crate::val::open_data;
+use serde_json::json;
+use striate::vision::data::{DatasetSource, channel_stats, class_counts};
+use striate::vision::metrics::imbalance_remark;
+use striate::vision::transforms::Compose;
+
+/// Pictures that mean and deviation are taken over.
+const SAMPLE: usize = 2000;
+
+/// Least, middle and largest of one side of the pictures that were looked at.
+fn spread(mut sides: Vec<usize>) -> Option<[usize; 3]> {
+    sides.sort_unstable();
+    Some([*sides.first()?, sides[sides.len() / 2], *sides.last()?])
+}
+
+fn sizes(source: &DatasetSource) -> [Option<[usize; 3]>; 2] {
+    [spread(source.probed.iter().map(|p| p.height).collect()), spread(source.probed.iter().map(|p| p.width).collect())]
+}
+
+/// Runs the verb.
+pub fn run(args: &DataSetArgs) -> Result<(), Failure> {
+    let source = open_data(args.data.as_deref())?;
+    let parts = parts(&source);
+    let counts = parts.iter().map(|(_, part)| class_counts(*part)).collect::<Result<Vec<_>, _>>()?;
+    let Some((first, part)) = parts.first() else { return Err(Failure::data("the data set has no part")) };
+    let stats = channel_stats(*part, source.channels, &Compose::new(), SAMPLE)?;
+    let [heights, widths] = sizes(&source);
+    if args.output.choose() == Output::Json {
+        let of_part = |((name, part), counts): (&(&str, &dyn striate::vision::data::Dataset), &Vec<usize>)| {
+            ((*name).to_owned(), json!({"pictures": part.len(), "classes": counts}))
+        };
+        let by_part: serde_json::Map<_, _> = parts.iter().zip(&counts).map(of_part).collect();
+        print_json(&json!({
+            "kind": source.kind.to_string(), "path": source.path, "class_names": source.class_names, "parts": by_part,
+            "channels": source.channels, "height": heights, "width": widths,
+            "mean": stats.mean, "std": stats.std, "sample": stats.pictures, "unreadable": stats.unreadable,
+        }));
+        return Ok(());
+    }
+    let mut head = vec!["class"];
+    head.extend(parts.iter().map(|(name, _)| *name));
+    let row = |(class, name): (usize, &String)| {
+        let cells = counts.iter().map(|counts| grouped(counts.get(class).copied().unwrap_or(0) as u64));
+        std::iter::once(name.clone()).chain(cells).collect::<Vec<_>>()
+    };
+    let mut rows: Vec<Vec<String>> = source.class_names.iter().enumerate().map(row).collect();
+    let totals = parts.iter().map(|(_, part)| grouped(part.len() as u64));
+    rows.push(std::iter::once("all".to_owned()).chain(totals).collect());
+    let place = source.path.as_ref().map_or(String::new(), |path| format!(" in {}", path.display()));
+    print_line(&format!("{}{place}, {} classes\n", source.kind, source.class_names.len()));
+    print_line(&table(&head, &rows, &[0]));
+    if let ([Some(h), Some(w)], n) = ([heights, widths], source.probed.len()) {
+        let looked = if source.fixed_size.is_some() { String::new() } else { format!(" (of {n} looked at)") };
+        print_line(&format!(
+            "\nheight {} to {}, middle {}; width {} to {}, middle {}; {} channel(s){looked}",
+            h[0], h[2], h[1], w[0], w[2], w[1], source.channels
+        ));
+    }
+    print_line(&format!(
+        "mean {:?}, std {:?} over {} pictures of {first}{}",
+        stats.mean,
+        stats.std,
+        stats.pictures,
+        if stats.unreadable > 0 { format!("; {} cannot be read", stats.unreadable) } else { String::new() }
+    ));
+    if let Some(remark) = imbalance_remark(&counts[0], &source.class_names) {
+        print_line(&remark);
+    }
+    Ok(())
+}

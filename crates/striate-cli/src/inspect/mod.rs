@@ -1,0 +1,148 @@
+//! `striate inspect`.
+
+mod analyse;
+mod profile;
+
+pub use analyse::analyse;
+
+use crate::compute::{ComputeArgs, parse_seconds};
+use crate::failure::Failure;
+use crate::model::ModelArgs;
+use crate::output::{Output, OutputArgs, print_json, print_line};
+use crate::table::{bytes, grouped, shape, short, table};
+use analyse::Row;
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use profile::{Measured, Times};
+use serde_json::json;
+use striate::graph::Mode;
+
+/// Show the layers of a net: shapes, parameters, multiply-adds, memory, receptive field.
+#[derive(Args, Debug)]
+pub struct InspectArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Pictures in a batch.
+    #[arg(long, default_value = "1", value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
+    batch: usize,
+    /// Side of the pictures [default: the model's].
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=16_384))]
+    imgsz: Option<usize>,
+    /// Measure the time of each layer too, and its part of the measured peak.
+    #[arg(long)]
+    profile: bool,
+    /// How long to measure.
+    #[arg(long, value_name = "X", default_value = "1", value_parser = parse_seconds)]
+    seconds: f64,
+    #[command(flatten)]
+    compute: ComputeArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Runs the verb.
+pub fn run(args: &InspectArgs) -> Result<(), Failure> {
+    let model = args.model.open(None)?;
+    let [c, h, w] = args.imgsz.map_or(model.input, |side| [model.input[0], side, side]);
+    let graph = model.net.graph(Mode::Eval, &[args.batch, c, h, w])?;
+    let (rows, times) = if args.profile {
+        let measured = Measured::take(&graph, args.compute, args.seconds)?;
+        let rows = analyse(measured.graph(), &*model.net);
+        let times = measured.times(&rows);
+        (rows, Some(times))
+    } else {
+        (analyse(&graph, &*model.net), None)
+    };
+    let parameters = model.net.num_parameters() as u64;
+    match args.output.choose() {
+        Output::Json => print_json(&as_json(&model.name, [args.batch, c, h, w], parameters, &rows, times.as_ref())),
+        _ => print_line(&as_text(&model.name, [args.batch, c, h, w], parameters, &rows, times.as_ref())),
+    }
+    Ok(())
+}
+
+fn as_json(name: &str, input: [usize; 4], parameters: u64, rows: &[Row], times: Option<&Times>) -> serde_json::Value {
+    let layer = |(index, row): (usize, &Row)| {
+        let mut value = json!(row);
+        if let Some(times) = times {
+            value["ms"] = json!(times.ms[index]);
+            value["percent_of_peak"] = json!(times.percent_of_peak(index, row.macs));
+            value["kernel"] = json!(times.kernels[index]);
+        }
+        value
+    };
+    let mut value = json!({
+        "model": name, "input": input, "parameters": parameters,
+        "macs": rows.iter().map(|row| row.macs).sum::<u64>(),
+        "activation_bytes": rows.iter().map(|row| row.activation_bytes).sum::<u64>(),
+        "layers": rows.iter().enumerate().map(layer).collect::<Vec<_>>(),
+    });
+    if let Some(times) = times {
+        value["ms"] = json!(times.total_ms);
+        value["other_ms"] = json!(times.other_ms);
+        value["peak_gflops"] = json!(times.peak_gflops);
+        value["threads"] = json!(times.threads);
+        value["runs"] = json!(times.runs);
+    }
+    value
+}
+
+/// `3`, `2x4`, `-` where the value sees the whole picture.
+fn pair(sizes: Option<[f64; 2]>) -> String {
+    let number = |n: f64| if n.fract() == 0.0 { format!("{n:.0}") } else { format!("{n:.2}") };
+    match sizes {
+        None => "all".into(),
+        Some([a, b]) if a == b => number(a),
+        Some([a, b]) => format!("{}x{}", number(a), number(b)),
+    }
+}
+
+fn as_text(name: &str, input: [usize; 4], parameters: u64, rows: &[Row], times: Option<&Times>) -> String {
+    let mut head = vec!["layer", "kind", "input", "output", "parameters", "MACs", "activation", "field", "stride"];
+    if times.is_some() {
+        head.extend(["ms", "% of peak"]);
+    }
+    let cells = |(index, row): (usize, &Row)| {
+        let mut cells = vec![
+            if row.layer.is_empty() { "(net)".into() } else { row.layer.clone() },
+            row.kind.clone(),
+            shape(&row.input),
+            shape(&row.output),
+            grouped(row.parameters),
+            if row.macs == 0 { "-".into() } else { short(row.macs) },
+            bytes(row.activation_bytes),
+            pair(row.receptive_field),
+            pair(row.stride),
+        ];
+        if let Some(times) = times {
+            cells.push(times.ms[index].map_or("fused".into(), |ms| format!("{ms:.3}")));
+            cells.push(times.percent_of_peak(index, row.macs).map_or("-".into(), |p| format!("{p:.1}")));
+        }
+        cells
+    };
+    let rows_text: Vec<Vec<String>> = rows.iter().enumerate().map(cells).collect();
+    let mut text = table(&head, &rows_text, &[0, 1, 2, 3]);
+    let macs: u64 = rows.iter().map(|row| row.macs).sum();
+    let memory: u64 = rows.iter().map(|row| row.activation_bytes).sum();
+    text += &format!(
+        "\n\n{name}, input {}: {} parameters ({}), {} multiply-adds, {} of activations",
+        shape(&input),
+        grouped(parameters),
+        bytes(4 * parameters),
+        short(macs),
+        bytes(memory)
+    );
+    if let Some(times) = times {
+        let gflops = 2.0 * macs as f64 / times.total_ms / 1e6;
+        text += &format!(
+            "\n{:.3} ms a call in steps ({:.3} ms outside layers), mean of {} calls, {} thread(s): {gflops:.1} GFLOP/s, {:.1} % of the measured peak {:.1}\n\"fused\": computed by the step of the layer before it",
+            times.total_ms,
+            times.other_ms,
+            times.runs,
+            times.threads,
+            100.0 * gflops / times.peak_gflops,
+            times.peak_gflops
+        );
+    }
+    text
+}

@@ -1,0 +1,203 @@
+//! Which net a MODEL argument means: a registry name, a run folder, or a weights file.
+
+use crate::failure::Failure;
+use clap::Args;
+use std::path::{Path, PathBuf};
+use striate::io::{Safetensors, read_safetensors};
+use striate::nn::{Module, StateDict};
+use striate::vision::models::{ModelError, ModelSpec, find_model, load_model};
+use striate::vision::transforms::Preprocess;
+
+/// MODEL and `--weights`.
+#[derive(Args, Clone, Debug)]
+pub struct ModelArgs {
+    /// A registry name (see `striate models`), a run folder, or a .safetensors file that striate wrote.
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Weights for a registry name, in .safetensors with torchvision's keys.
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+}
+
+/// Where a net's values come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Initial values.
+    Fresh,
+    /// A plain file of arrays: nothing is known of classes and preprocessing.
+    Plain(PathBuf),
+    /// A file that says all.
+    Ours(PathBuf),
+}
+
+/// A net, ready to be run.
+pub struct Model {
+    /// Registry name.
+    pub name: String,
+    /// The net.
+    pub net: Box<dyn Module>,
+    /// `[C, H, W]`.
+    pub input: [usize; 3],
+    /// Names of the classes where they are known.
+    pub class_names: Option<Vec<String>>,
+    /// What pictures go through before the net.
+    pub preprocess: Preprocess,
+    /// Where its values come from.
+    pub origin: Origin,
+}
+
+impl Model {
+    /// Number of classes and their names, numbers where there are none.
+    pub fn names(&self, classes: usize) -> Vec<String> {
+        self.class_names.clone().unwrap_or_else(|| (0..classes).map(|index| index.to_string()).collect())
+    }
+
+    /// Tells on stderr what has to be assumed because no file says it.
+    pub fn tell_assumptions(&self) {
+        let p = &self.preprocess;
+        if self.origin == Origin::Fresh {
+            eprintln!("note: {} has fresh random weights; give --weights, a run folder or a weights file", self.name);
+        }
+        if !matches!(self.origin, Origin::Ours(_)) {
+            let resize = p.resize.map_or("no resize".to_owned(), |to| format!("resize {to:?}"));
+            let crop = p.crop.map_or(String::new(), |[h, w]| format!(", centre {h}x{w}"));
+            eprintln!(
+                "note: no file says how pictures are prepared; taking {resize}{crop}, {} channel(s), value / 255, mean {:?}, std {:?}",
+                p.channels, p.mean, p.std
+            );
+        }
+    }
+}
+
+impl ModelArgs {
+    /// Opens the net. `input` is what a registry name is built for instead of its usual `[C, H, W]`.
+    ///
+    /// # Errors
+    /// Exit code 2 for what is no model, 5 for a file that the system does not give.
+    pub fn open(&self, input: Option<[usize; 3]>) -> Result<Model, Failure> {
+        if let Some(weights) = &self.weights {
+            let spec = find_model(&self.model).map_err(|error| {
+                let path = Path::new(&self.model);
+                match path.exists() {
+                    true => Failure::usage(format!(
+                        "--weights goes with a registry name, but {} is a file or folder, which has weights of its own",
+                        path.display()
+                    )),
+                    false => Failure::from(error),
+                }
+            })?;
+            return open_weights(spec, weights, input);
+        }
+        if let Ok(spec) = find_model(&self.model) {
+            let input = input.unwrap_or(spec.input);
+            return Ok(bare(spec, spec.build(input, spec.classes, 0)?, input, Origin::Fresh));
+        }
+        let path = Path::new(&self.model);
+        match (path.is_dir(), path.exists()) {
+            (true, _) => open_ours(&best_of(path)?),
+            (false, true) => open_file(path),
+            (false, false) => Err(missing(&self.model)),
+        }
+    }
+}
+
+/// The message for what is neither a name nor a path.
+fn missing(model: &str) -> Failure {
+    let is_path = model.contains(['/', '\\']) || Path::new(model).extension().is_some();
+    match find_model(model) {
+        Err(error) if !is_path => error.into(),
+        _ => Failure::usage(format!(
+            "{model}: no such file or folder; MODEL is a registry name (`striate models` lists them), a run folder or a .safetensors file of striate"
+        )),
+    }
+}
+
+fn best_of(folder: &Path) -> Result<PathBuf, Failure> {
+    let best = folder.join("weights").join("best.safetensors");
+    if best.is_file() {
+        return Ok(best);
+    }
+    let why = match folder.join("args.toml").is_file() {
+        true => "the run has no weights/best.safetensors yet; finish it with `striate train --resume`",
+        false => "it is no run folder (it has no weights/best.safetensors); give the folder that `striate train` named",
+    };
+    Err(Failure::usage(format!("{}: {why}", folder.display())))
+}
+
+fn open_file(path: &Path) -> Result<Model, Failure> {
+    check_kind(path)?;
+    open_ours(path)
+}
+
+/// Refuses by name what this version does not read.
+fn check_kind(path: &Path) -> Result<(), Failure> {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
+    match extension.as_str() {
+        "safetensors" => Ok(()),
+        "onnx" => Err(Failure::usage(format!(
+            "{}: this version does not read ONNX; give a registry name, a run folder or a .safetensors file",
+            path.display()
+        ))),
+        "pth" | "pt" => Err(Failure::usage(format!(
+            "{}: this version does not read PyTorch's own files; save the state dict with safetensors.torch.save_file",
+            path.display()
+        ))),
+        _ => Err(Failure::usage(format!(
+            "{}: no model file; models are .safetensors files, run folders or registry names (`striate models`)",
+            path.display()
+        ))),
+    }
+}
+
+fn open_ours(path: &Path) -> Result<Model, Failure> {
+    let loaded = load_model(path)?;
+    let info = loaded.info;
+    Ok(Model {
+        name: info.model,
+        net: loaded.net,
+        input: info.input,
+        class_names: Some(info.class_names),
+        preprocess: info.preprocess,
+        origin: Origin::Ours(path.to_path_buf()),
+    })
+}
+
+/// Without class names, for the usual preprocessing.
+fn bare(spec: &'static ModelSpec, net: Box<dyn Module>, input: [usize; 3], origin: Origin) -> Model {
+    let preprocess = spec.preprocess(input);
+    Model { name: spec.name.to_owned(), net, input, class_names: None, preprocess, origin }
+}
+
+fn open_weights(spec: &'static ModelSpec, path: &Path, input: Option<[usize; 3]>) -> Result<Model, Failure> {
+    check_kind(path)?;
+    let Safetensors { arrays, metadata } = read_safetensors(path).map_err(ModelError::from)?;
+    if metadata.get("format").is_some_and(|format| format == "striate") {
+        let model = open_ours(path)?;
+        if model.name != spec.name {
+            return Err(Failure::usage(format!(
+                "{}: these are weights of {}, not of {}; give the file alone as MODEL",
+                path.display(),
+                model.name,
+                spec.name
+            )));
+        }
+        return Ok(model);
+    }
+    let dict: StateDict = arrays.into_iter().collect();
+    let plain = spec.structure(spec.input, spec.classes)?;
+    let (channels, classes) = sizes_in(&*plain, &dict);
+    let [_, height, width] = input.unwrap_or(spec.input);
+    let input = [channels.unwrap_or(spec.input[0]), height, width];
+    let net = spec.structure(input, classes.unwrap_or(spec.classes))?;
+    net.load_state_dict(&dict, true)
+        .map_err(|source| ModelError::Weights { path: path.into(), source: Box::new(source) })?;
+    Ok(bare(spec, net, input, Origin::Plain(path.to_path_buf())))
+}
+
+/// Channels and classes of a state dict: of the first and of the last weight of the net.
+fn sizes_in(net: &dyn Module, dict: &StateDict) -> (Option<usize>, Option<usize>) {
+    let weights: Vec<String> =
+        net.named_parameters().into_iter().filter(|(_, p)| p.shape().rank() > 1).map(|(name, _)| name).collect();
+    let size = |name: Option<&String>, axis: usize| dict.get(name?)?.shape().dims().get(axis).copied();
+    (size(weights.first(), 1).filter(|&n| n > 0), size(weights.last(), 0).filter(|&n| n > 0))
+}

@@ -1,0 +1,218 @@
+//! `striate val`.
+
+use crate::compute::ComputeArgs;
+use crate::failure::Failure;
+use crate::model::{Model, ModelArgs};
+use crate::output::{Output, OutputArgs, print_json, print_line};
+use crate::stop::stop_flag;
+use crate::table::table;
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+use striate::graph::nearest;
+use striate::train::{Evaluator, Metrics, evaluation_loader};
+use striate::vision::data::{
+    DataError, DataLoader, Dataset, DatasetSource, Image, Sample, open_dataset, open_embedded,
+};
+
+/// Most loader threads that are chosen.
+const MOST_WORKERS: usize = 4;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Split {
+    Train,
+    Val,
+    Test,
+}
+
+/// Judge a net on labelled pictures.
+#[derive(Args, Debug)]
+pub struct ValArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// As for `striate train`; nothing: the data set inside the binary.
+    data: Option<String>,
+    /// Which part [default: test, else val, else train].
+    #[arg(long, value_enum)]
+    split: Option<Split>,
+    /// Pictures in a batch; the result does not depend on it.
+    #[arg(long, default_value = "64", value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
+    batch: usize,
+    /// Threads that load pictures; the result does not depend on it.
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(0..=256))]
+    workers: Option<usize>,
+    #[command(flatten)]
+    compute: ComputeArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Opens DATA, which may be left out.
+pub fn open_data(data: Option<&str>) -> Result<DatasetSource, Failure> {
+    let source = match data {
+        Some(data) => open_dataset(data)?,
+        None => open_embedded()?,
+    };
+    source.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    Ok(source)
+}
+
+fn choose_part(source: &DatasetSource, split: Option<Split>) -> Result<(&'static str, Arc<dyn Dataset>), Failure> {
+    let (name, part) = match split {
+        None => match source.evaluation_part() {
+            Some((name, part)) => (name, Some(part)),
+            None => ("test", None),
+        },
+        Some(Split::Train) => ("train", source.train.clone()),
+        Some(Split::Val) => ("val", source.val.clone()),
+        Some(Split::Test) => ("test", source.test.clone()),
+    };
+    let place = source.path.as_ref().map_or("the data".to_owned(), |path| path.display().to_string());
+    part.map(|part| (name, part)).ok_or_else(|| Failure::data(format!("{place}: there is no {name} part in it")))
+}
+
+/// A part whose classes have the model's numbers.
+struct Renumbered {
+    part: Arc<dyn Dataset>,
+    /// By the data's label.
+    labels: Vec<usize>,
+    names: Vec<String>,
+}
+
+impl Renumbered {
+    fn label_of(&self, label: usize, index: usize) -> Result<usize, DataError> {
+        let classes = self.labels.len();
+        let renumbered = self.labels.get(label).copied();
+        renumbered.ok_or_else(|| DataError::SampleLabel { name: self.part.name(index), label, classes })
+    }
+}
+
+impl Dataset for Renumbered {
+    fn len(&self) -> usize {
+        self.part.len()
+    }
+    fn class_count(&self) -> usize {
+        self.names.len()
+    }
+    fn get(&self, index: usize) -> Result<Sample, DataError> {
+        let Sample { image, label } = self.part.get(index)?;
+        Ok(Sample { image, label: self.label_of(label, index)? })
+    }
+    fn get_into(&self, index: usize, image: &mut Image) -> Result<usize, DataError> {
+        let label = self.part.get_into(index, image)?;
+        self.label_of(label, index)
+    }
+    fn label(&self, index: usize) -> Result<usize, DataError> {
+        self.label_of(self.part.label(index)?, index)
+    }
+    fn name(&self, index: usize) -> String {
+        self.part.name(index)
+    }
+    fn file(&self, index: usize) -> Option<PathBuf> {
+        self.part.file(index)
+    }
+    fn class_names(&self) -> Vec<String> {
+        self.names.clone()
+    }
+}
+
+/// The part with the model's class numbers, by the classes' names; by number where the model has no names.
+fn match_classes(model: &Model, classes: usize, part: Arc<dyn Dataset>) -> Result<Arc<dyn Dataset>, Failure> {
+    let data = part.class_names();
+    let numbers = |count: usize| (0..count).map(|index| index.to_string()).collect::<Vec<_>>();
+    let names = model.names(classes);
+    if data == names {
+        return Ok(part);
+    }
+    let unnamed = model.class_names.is_none() || data == numbers(data.len()) || names == numbers(names.len());
+    if unnamed && data.len() == names.len() {
+        return Ok(part);
+    }
+    let place = |name: &String| {
+        names.iter().position(|n| n == name).ok_or_else(|| {
+            let hint = nearest(name, names.iter().map(String::as_str)).map(|n| format!("; did you mean `{n}`?"));
+            Failure::data(format!(
+                "the data's class `{name}` is none of the model's{}; the model has {} classes ({}), the data {}",
+                hint.unwrap_or_default(),
+                names.len(),
+                names.join(", "),
+                data.len()
+            ))
+        })
+    };
+    let labels = data.iter().map(place).collect::<Result<Vec<usize>, Failure>>()?;
+    Ok(Arc::new(Renumbered { part, labels, names }))
+}
+
+/// Number of classes that a net tells apart.
+pub fn classes_of(model: &Model) -> Result<usize, Failure> {
+    let [c, h, w] = model.input;
+    let graph = model.net.graph(striate::graph::Mode::Eval, &[1, c, h, w])?;
+    let output = &graph.node(graph.outputs[0].1).shape;
+    match (output.dims(), &model.class_names) {
+        ([1, classes], None) => Ok(*classes),
+        ([1, classes], Some(names)) if names.len() == *classes => Ok(*classes),
+        _ => Err(Failure::usage(format!("{} gives {output}; a classifier gives a score for each class", model.name))),
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: &ValArgs, started: Instant) -> Result<(), Failure> {
+    let model = args.model.open(None)?;
+    let source = open_data(args.data.as_deref())?;
+    model.tell_assumptions();
+    let (split, part) = choose_part(&source, args.split)?;
+    let classes = classes_of(&model)?;
+    let part = match_classes(&model, classes, part)?;
+    let names = model.names(classes);
+    let threads = args.compute.threads();
+    let workers = args.workers.unwrap_or(if source.fixed_size.is_some() { 0 } else { threads.min(MOST_WORKERS) });
+    let batch = args.batch.min(part.len().max(1));
+    let mut loader = evaluation_loader(part, &model.preprocess, batch, workers)?;
+    let mut evaluator = Evaluator::new(classes, args.compute.options(), args.compute.team());
+    let stop = stop_flag()?;
+    let Some(evaluation) = evaluator.run(&*model.net, &mut loader, &stop)? else {
+        return Err(Failure::new(130, "interrupted"));
+    };
+    for skipped in loader.skipped() {
+        eprintln!("left out: {}", skipped.reason);
+    }
+    if evaluation.counts.total() == 0 {
+        return Err(Failure::data(format!("none of the {} pictures could be read", evaluation.skipped)));
+    }
+    let metrics = Metrics::new(split, &evaluation, &names, started.elapsed().as_secs_f64());
+    match args.output.choose() {
+        Output::Json => print_json(&metrics),
+        _ => print_metrics(&metrics),
+    }
+    Ok(())
+}
+
+fn print_metrics(metrics: &Metrics) {
+    let rows: Vec<Vec<String>> = metrics
+        .classes
+        .iter()
+        .filter(|class| class.support > 0 || class.precision > 0.0)
+        .map(|c| {
+            let figure = |x: f64| format!("{x:.4}");
+            vec![c.name.clone(), figure(c.precision), figure(c.recall), figure(c.f1), c.support.to_string()]
+        })
+        .collect();
+    print_line(&table(&["class", "precision", "recall", "F1", "pictures"], &rows, &[0]));
+    let left_out = match metrics.skipped {
+        0 => String::new(),
+        n => format!(", {n} unreadable pictures left out"),
+    };
+    print_line(&format!(
+        "\n{} ({} pictures{left_out}): top1 {:.2} %  top5 {:.2} %  loss {:.4}  macro F1 {:.4}  ({:.1} s)",
+        metrics.split,
+        metrics.images,
+        100.0 * metrics.top1,
+        100.0 * metrics.top5,
+        metrics.loss,
+        metrics.macro_f1,
+        metrics.seconds
+    ));
+}
