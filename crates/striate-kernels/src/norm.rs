@@ -1,6 +1,6 @@
 //! Batch normalisation over `[pixels, channels]`, the channels neighbours in memory.
 //!
-//! Sums over pixels are cut into blocks of [`BLOCK`] pixels, summed in f32 inside and joined in f64 in the order of the
+//! Sums over pixels are cut into blocks of `BLOCK` pixels, summed in f32 inside and joined in f64 in the order of the
 //! blocks, whatever the number of threads.
 
 use crate::conv::Activation;
@@ -98,13 +98,13 @@ impl Kernel for BlockMoments<'_> {
 pub struct ApplyArgs<'a> {
     /// [pixels, C].
     pub x: &'a [f32],
-    /// Weight [C].
+    /// Weight, `[C]`.
     pub gamma: &'a [f32],
-    /// Bias [C].
+    /// Bias, `[C]`.
     pub beta: &'a [f32],
-    /// Mean [C].
+    /// Mean, `[C]`.
     pub mean: &'a [f32],
-    /// Variance [C].
+    /// Variance, `[C]`.
     pub variance: &'a [f32],
     /// Added to the variance.
     pub eps: f32,

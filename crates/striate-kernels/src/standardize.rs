@@ -1,6 +1,6 @@
 //! `(x - mean) / sqrt(var + eps)` by rows, and its gradient: the core of layer, group and instance normalisation.
 //!
-//! A row's sums are taken in f32 by blocks of [`BLOCK`] elements and joined in f64 in order; a row is never shared among threads.
+//! A row's sums are taken in f32 by blocks of `BLOCK` elements and joined in f64 in order; a row is never shared among threads.
 
 use crate::elementwise::{load_up_to, store_up_to, tail_mask};
 use crate::parallel::over_rows;
