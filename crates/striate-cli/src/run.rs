@@ -36,7 +36,7 @@ fn split_name(text: &str) -> (Option<&str>, &Path) {
 }
 
 /// Gives each array its input's name.
-fn bind<'a>(known: &[&str], given: Vec<(Option<&'a str>, Array)>) -> Result<Vec<(String, Array)>, Failure> {
+fn bind(known: &[&str], given: Vec<(Option<&str>, Array)>) -> Result<Vec<(String, Array)>, Failure> {
     let mut bound: Vec<(String, Array)> = Vec::new();
     for (name, array) in given {
         let taken = |name: &str| bound.iter().any(|(b, _)| b == name);
