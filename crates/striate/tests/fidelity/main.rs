@@ -12,6 +12,7 @@ mod losses;
 mod optimizers;
 mod printing;
 mod schedules;
+mod trajectories;
 
 /// Fails with all the failures of a family, not with the first.
 fn report(family: &str, cases: usize, failures: &[String]) {
