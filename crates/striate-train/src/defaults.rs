@@ -48,7 +48,7 @@ fn choose_defaults(kind: &Kind) -> Defaults {
     if kind.small() {
         let (epochs, batch) = match n {
             20_000.. => (12, 128),
-            2_000.. => (15, 64),
+            2_000.. => (10, 64),
             _ => (40, 32),
         };
         let imgsz = kind.size[0].max(kind.size[1]);
