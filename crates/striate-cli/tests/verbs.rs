@@ -159,3 +159,36 @@ fn completions_and_version() {
     let version = run(&["--version"]).ok().stdout;
     assert!(version.starts_with("striate ") && version.contains("thread"), "{version}");
 }
+
+/// Serves one body for every request, `count` times, on a port of this machine.
+fn serve(body: Vec<u8>, count: usize) -> String {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/sets", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(count) {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body)).unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn a_download_that_is_not_the_set_is_refused_and_leaves_no_set() {
+    let set = tiny_set();
+    let cache = set.root().join("cache");
+    let from = serve(b"not the pictures".to_vec(), 1);
+    let fetch = |from: &str| {
+        let args = ["data", "fetch", "cifar10", "--from", from];
+        common::run_with(&args, &[("STRIATE_CACHE", cache.to_str().unwrap())])
+    };
+    fetch(&from).fails(3, &["cifar-10-binary.tar.gz", "SHA-256"]);
+    assert!(!cache.join("cifar10").exists());
+    // Nobody listens any more.
+    fetch(&from).fails(5, &["cifar-10-binary.tar.gz", "--from"]);
+    run(&["data", "fetch", "cifar11"]).fails(2, &["did you mean `cifar10`"]);
+}
