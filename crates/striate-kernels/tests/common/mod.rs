@@ -33,16 +33,19 @@ pub fn on_all(run: impl Fn(&Team, Isa) -> Vec<f32>) -> Vec<(Isa, Vec<f32>)> {
 
 /// Each result is within `tolerance` of what is wanted, relative to the element and to the root mean square of all.
 pub fn check(what: &str, got: &[(Isa, Vec<f32>)], want: &[f64], tolerance: f64) {
-    let scale = (want.iter().map(|w| w * w).sum::<f64>() / want.len().max(1) as f64).sqrt().max(1e-6);
+    let rms = (want.iter().map(|w| w * w).sum::<f64>() / want.len().max(1) as f64).sqrt().max(1e-6);
+    let scale: Vec<f64> = want.iter().map(|w| rms + w.abs()).collect();
+    check_against(what, got, want, &scale, tolerance);
+}
+
+/// Each result is within `tolerance` of what is wanted, relative to each element's own scale.
+pub fn check_against(what: &str, got: &[(Isa, Vec<f32>)], want: &[f64], scale: &[f64], tolerance: f64) {
     for (isa, got) in got {
         assert_eq!(got.len(), want.len(), "{what}");
-        for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        for (i, ((g, w), scale)) in got.iter().zip(want).zip(scale).enumerate() {
             let error = (f64::from(*g) - w).abs();
             let same = f64::from(*g) == *w || g.is_nan() && w.is_nan();
-            assert!(
-                same || error <= tolerance * (scale + w.abs()),
-                "{what} on {isa}: element {i} is {g}, should be {w}"
-            );
+            assert!(same || error <= tolerance * scale, "{what} on {isa}: element {i} is {g}, should be {w}");
         }
     }
 }
