@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use clap::Args;
 use std::path::{Path, PathBuf};
-use striate::io::{Safetensors, read_safetensors};
+use striate::io::{FileFormat, Weights, detect_format, fit_names, read_weights};
 use striate::nn::{Module, StateDict};
 use striate::vision::models::{ModelError, ModelSpec, find_model, load_model};
 use striate::vision::transforms::Preprocess;
@@ -14,7 +14,7 @@ pub struct ModelArgs {
     /// A registry name (see `striate models`), a run folder, or a .safetensors file that striate wrote.
     #[arg(value_name = "MODEL")]
     pub model: String,
-    /// Weights for a registry name, in .safetensors with torchvision's keys.
+    /// Weights for a registry name, with torchvision's keys: .safetensors or .npz.
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
 }
@@ -124,26 +124,16 @@ fn best_of(folder: &Path) -> Result<PathBuf, Failure> {
     Err(Failure::usage(format!("{}: {why}", folder.display())))
 }
 
+/// A file as MODEL: only ours say which net they are for.
 fn open_file(path: &Path) -> Result<Model, Failure> {
-    check_kind(path)?;
-    open_ours(path)
-}
-
-/// Refuses by name what this version does not read.
-fn check_kind(path: &Path) -> Result<(), Failure> {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
-    match extension.as_str() {
-        "safetensors" => Ok(()),
-        "onnx" => Err(Failure::usage(format!(
+    match detect_format(path).map_err(ModelError::from)? {
+        FileFormat::Safetensors => open_ours(path),
+        FileFormat::Onnx => Err(Failure::usage(format!(
             "{}: this version does not read ONNX; give a registry name, a run folder or a .safetensors file",
             path.display()
         ))),
-        "pth" | "pt" => Err(Failure::usage(format!(
-            "{}: this version does not read PyTorch's own files; save the state dict with safetensors.torch.save_file",
-            path.display()
-        ))),
-        _ => Err(Failure::usage(format!(
-            "{}: no model file; models are .safetensors files, run folders or registry names (`striate models`)",
+        other => Err(Failure::usage(format!(
+            "{}: a {other} file does not say which net its arrays are for; give a registry name (`striate models`) and this file with --weights",
             path.display()
         ))),
     }
@@ -169,8 +159,7 @@ fn bare(spec: &'static ModelSpec, net: Box<dyn Module>, input: [usize; 3], origi
 }
 
 fn open_weights(spec: &'static ModelSpec, path: &Path, input: Option<[usize; 3]>) -> Result<Model, Failure> {
-    check_kind(path)?;
-    let Safetensors { arrays, metadata } = read_safetensors(path).map_err(ModelError::from)?;
+    let Weights { arrays, metadata, notes, .. } = read_weights(path).map_err(ModelError::from)?;
     if metadata.get("format").is_some_and(|format| format == "striate") {
         let model = open_ours(path)?;
         if model.name != spec.name {
@@ -183,8 +172,9 @@ fn open_weights(spec: &'static ModelSpec, path: &Path, input: Option<[usize; 3]>
         }
         return Ok(model);
     }
-    let dict: StateDict = arrays.into_iter().collect();
     let plain = spec.structure(spec.input, spec.classes)?;
+    let (dict, names) = fit_names(arrays, &*plain);
+    notes.iter().chain(&names).for_each(|note| eprintln!("note: {}: {note}", path.display()));
     let (channels, classes) = sizes_in(&*plain, &dict);
     let [_, height, width] = input.unwrap_or(spec.input);
     let input = [channels.unwrap_or(spec.input[0]), height, width];

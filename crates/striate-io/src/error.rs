@@ -140,10 +140,51 @@ impl Error {
     }
 
     pub(crate) fn malformed(path: &Path, what: impl Into<String>, why: impl Into<String>) -> Error {
-        Error::Malformed { path: path.into(), what: what.into(), why: why.into() }
+        Error::Malformed { path: path.into(), what: printable(&what.into()), why: printable(&why.into()) }
     }
 
     pub(crate) fn array(path: &Path, key: &str, why: impl Into<String>) -> Error {
-        Error::Array { path: path.into(), key: key.into(), why: why.into() }
+        Error::Array { path: path.into(), key: printable(key), why: printable(&why.into()) }
+    }
+
+    pub(crate) fn unsupported(path: &Path, what: impl Into<String>, instead: impl Into<String>) -> Error {
+        Error::Unsupported { path: path.into(), what: printable(&what.into()), instead: printable(&instead.into()) }
+    }
+
+    pub(crate) fn too_large(path: &Path, what: impl Into<String>, value: u64, limit: u64) -> Error {
+        Error::TooLarge { path: path.into(), what: printable(&what.into()), value, limit }
+    }
+}
+
+/// Text out of a file, fit for one line of a message: control characters escaped, cut where it is too long.
+pub(crate) fn printable(text: &str) -> String {
+    const MOST: usize = 400;
+    let mut line = String::new();
+    for c in text.chars() {
+        match c {
+            // that which turns the direction of text can hide what a message says
+            c if c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+                line.extend(c.escape_default());
+            }
+            c => line.push(c),
+        }
+        if line.len() > MOST {
+            line.push('…');
+            break;
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_whatever_the_file_says() {
+        assert_eq!(printable("layer1.0.conv1.weight é"), "layer1.0.conv1.weight é");
+        assert_eq!(printable("a\nerror: b\u{1b}[31m"), "a\\nerror: b\\u{1b}[31m");
+        assert!(printable(&"x".repeat(1 << 20)).len() < 410);
+        assert!(!Error::array(Path::new("f"), "a\r\nb", "c\0d").to_string().chars().any(char::is_control));
     }
 }

@@ -28,6 +28,7 @@ mod input;
 mod npy;
 mod npz;
 mod safetensors;
+mod weights;
 mod zip;
 
 pub use atomic::{AtomicWriter, WriteEvent, WriteObserver, write_atomic, write_atomic_with};
@@ -38,3 +39,4 @@ pub use error::{Error, Result};
 pub use npy::{npy_bytes, parse_npy, read_npy, write_npy};
 pub use npz::{read_npz, write_npz};
 pub use safetensors::{Safetensors, parse_safetensors, read_safetensors, safetensors_bytes, write_safetensors};
+pub use weights::{FileFormat, Weights, detect_format, fit_names, read_weights};

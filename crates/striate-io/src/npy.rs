@@ -38,7 +38,7 @@ pub fn parse_npy(bytes: &[u8], name: &Path) -> Result<Array> {
     read(Input { path: name, reader: bytes, left: bytes.len() as u64 })
 }
 
-fn read<R: Read>(mut input: Input<'_, R>) -> Result<Array> {
+pub(crate) fn read<R: Read>(mut input: Input<'_, R>) -> Result<Array> {
     let path = input.path;
     let [m0, m1, m2, m3, m4, m5, major, minor] = input.array("the magic number of .npy")?;
     if [m0, m1, m2, m3, m4, m5] != *MAGIC {
@@ -97,8 +97,7 @@ fn stored(path: &Path, descr: &str) -> Result<(Stored, bool)> {
 }
 
 fn unsupported(path: &Path, descr: &str) -> Error {
-    let what = format!("the dtype {descr:?}");
-    Error::Unsupported { path: path.into(), what, instead: "save it with .astype(numpy.float32)".into() }
+    Error::unsupported(path, format!("the dtype {descr:?}"), "save it with .astype(numpy.float32)")
 }
 
 struct Header {

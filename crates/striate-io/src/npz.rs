@@ -1,5 +1,7 @@
 //! NumPy's `.npz`: a zip archive of `.npy` files.
 
+use crate::error::printable;
+use crate::input::ReadSeek;
 use crate::zip::{Archive, ArchiveWriter};
 use crate::{Error, Result, atomic, input, npy, npy_bytes, parse_npy};
 use std::collections::BTreeMap;
@@ -21,11 +23,15 @@ use striate_graph::Array;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn read_npz(path: &Path) -> Result<BTreeMap<String, Array>> {
-    let mut archive = Archive::open(input::open(path)?)?;
+    read(Archive::open(input::open(path)?)?)
+}
+
+pub(crate) fn read<R: ReadSeek>(mut archive: Archive<'_, R>) -> Result<BTreeMap<String, Array>> {
+    let path = archive.path();
     let mut arrays = BTreeMap::new();
     for member in archive.members.clone() {
         let bytes = archive.read(&member)?;
-        let array = parse_npy(&bytes, &path.join(&member.name))?;
+        let array = parse_npy(&bytes, &path.join(printable(&member.name)))?;
         let key = member.name.strip_suffix(".npy").unwrap_or(&member.name);
         if arrays.insert(key.to_string(), array).is_some() {
             return Err(Error::array(path, key, "the archive has two members of this name"));

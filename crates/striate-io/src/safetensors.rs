@@ -5,6 +5,7 @@
 //! alone and must reach the disk before the file gets its name.
 
 use crate::bytes::{self, Stored};
+use crate::error::printable;
 use crate::input::{self, Input};
 use crate::{Error, Result, atomic};
 use safetensors::Dtype;
@@ -59,7 +60,7 @@ pub fn parse_safetensors(bytes: &[u8], name: &Path) -> Result<Safetensors> {
     read(Input { path: name, reader: bytes, left: bytes.len() as u64 })
 }
 
-fn read<R: Read>(mut input: Input<'_, R>) -> Result<Safetensors> {
+pub(crate) fn read<R: Read>(mut input: Input<'_, R>) -> Result<Safetensors> {
     let path = input.path;
     let length = u64::from_le_bytes(input.array("the length of the header")?);
     if length > MAX_HEADER {
@@ -83,7 +84,7 @@ fn read<R: Read>(mut input: Input<'_, R>) -> Result<Safetensors> {
         let info = header.info(&key).expect("offset_keys are keys of the header");
         let stored = stored(path, &key, info.dtype)?;
         bytes::check_shape(&info.shape, stored).map_err(|why| Error::array(path, &key, why))?;
-        let data = input.take((info.data_offsets.1 - info.data_offsets.0) as u64, &key)?;
+        let data = input.take((info.data_offsets.1 - info.data_offsets.0) as u64, &printable(&key))?;
         let array = bytes::decode(stored, &info.shape, &data, false).map_err(|why| Error::array(path, &key, why))?;
         arrays.insert(key, array);
     }
@@ -134,9 +135,7 @@ fn stored(path: &Path, key: &str, dtype: Dtype) -> Result<Stored> {
         Dtype::U32 => Stored::U32,
         Dtype::U64 => Stored::U64,
         other => {
-            let what = format!("dtype {other} (array `{key}`)");
-            let instead = "convert it to F32 first".into();
-            return Err(Error::Unsupported { path: path.into(), what, instead });
+            return Err(Error::unsupported(path, format!("dtype {other} (array `{key}`)"), "convert it to F32 first"));
         }
     })
 }

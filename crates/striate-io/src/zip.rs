@@ -2,6 +2,7 @@
 //!
 //! The central directory counts; what local headers say about sizes is not believed.
 
+use crate::error::printable;
 use crate::input::{Input, ReadSeek};
 use crate::{Error, Result};
 use std::io::{self, Read, SeekFrom, Write};
@@ -64,8 +65,7 @@ impl<'a, R: ReadSeek> Archive<'a, R> {
             [("the number of members", count, MAX_MEMBERS), ("the central directory", size, MAX_DIRECTORY)]
         {
             if value > limit {
-                let (path, what) = (archive.input.path.into(), what.into());
-                return Err(Error::TooLarge { path, what, value, limit });
+                return Err(Error::too_large(archive.input.path, what, value, limit));
             }
         }
         let directory = archive.read_at(offset, size, "the central directory")?;
@@ -79,6 +79,18 @@ impl<'a, R: ReadSeek> Archive<'a, R> {
             return Err(archive.malformed(format!("the members need {packed} bytes, the file has {length}")));
         }
         Ok(archive)
+    }
+
+    /// For messages.
+    pub(crate) fn path(&self) -> &'a Path {
+        self.input.path
+    }
+
+    /// The source, at its beginning.
+    pub(crate) fn into_input(mut self) -> Result<Input<'a, R>> {
+        self.input.reader.rewind().map_err(Error::io(self.input.path, "read"))?;
+        self.input.left = self.length;
+        Ok(self.input)
     }
 
     fn malformed(&self, why: impl Into<String>) -> Error {
@@ -127,8 +139,8 @@ impl<'a, R: ReadSeek> Archive<'a, R> {
     pub(crate) fn read(&mut self, member: &Member) -> Result<Vec<u8>> {
         let path = self.input.path;
         let unsupported = |what: String| {
-            let instead = "save it again uncompressed and unencrypted".into();
-            Error::Unsupported { path: path.into(), what: format!("{what} (member {})", member.name), instead }
+            let instead = "save it again uncompressed and unencrypted";
+            Error::unsupported(path, format!("{what} (member {})", member.name), instead)
         };
         if member.flags & 1 != 0 {
             return Err(unsupported("encryption".into()));
@@ -143,7 +155,7 @@ impl<'a, R: ReadSeek> Archive<'a, R> {
             0 => packed,
             8 if member.size > self.inflatable => {
                 let what = format!("member {}, uncompressed,", member.name);
-                return Err(Error::TooLarge { path: path.into(), what, value: member.size, limit: self.inflatable });
+                return Err(Error::too_large(path, what, member.size, self.inflatable));
             }
             8 => {
                 self.inflatable -= member.size;
@@ -162,7 +174,7 @@ impl<'a, R: ReadSeek> Archive<'a, R> {
         }
         let computed = crc32fast::hash(&bytes);
         if computed != member.crc {
-            let what = format!("member {}", member.name);
+            let what = format!("member {}", printable(&member.name));
             return Err(Error::Checksum { path: path.into(), what, stored: member.crc, computed });
         }
         Ok(bytes)

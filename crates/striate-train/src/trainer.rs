@@ -131,9 +131,10 @@ impl Prepared {
         let net = find_model(&settings.model)?.build(input.info.input, input.info.class_names.len(), settings.seed)?;
         let mut notes = input.notes.clone();
         if let Some(path) = &settings.weights {
-            let missing = load_weights(&*net, path)?;
-            if !missing.is_empty() {
-                notes.push(format!("not in {}: {}", path.display(), missing.join(", ")));
+            let loaded = load_weights(&*net, path)?;
+            notes.extend(loaded.notes.iter().map(|note| format!("{}: {note}", path.display())));
+            if !loaded.missing.is_empty() {
+                notes.push(format!("not in {}: {}", path.display(), loaded.missing.join(", ")));
             }
         }
         Ok(Prepared { input, net, threads, notes })

@@ -15,7 +15,7 @@ mod resnet;
 mod small;
 mod vgg;
 
-pub use file::{LoadedModel, ModelInfo, load_model, load_weights, save_model};
+pub use file::{LoadedModel, LoadedWeights, ModelInfo, load_model, load_weights, save_model};
 pub use lenet::LeNet;
 pub use mobilenet::{InvertedResidual, MobileNetV2};
 pub use resnet::{BasicBlock, Bottleneck, ResNet, ResNetSpec};

@@ -1,0 +1,233 @@
+//! Weights, whatever the file: one function for every format that holds named arrays.
+
+use crate::error::printable;
+use crate::input::{self, Input};
+use crate::zip::Archive;
+use crate::{Error, Result, npy, npz, safetensors};
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::Path;
+use striate_nn::{Module, StateDict};
+
+/// The formats that are told apart, by content and never by a file's ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FileFormat {
+    /// Hugging Face's safetensors.
+    Safetensors,
+    /// NumPy's single array.
+    Npy,
+    /// NumPy's zip of arrays.
+    Npz,
+    /// PyTorch's zip or, before 1.6, its row of pickles.
+    Pth,
+    /// An ONNX model: a graph, not a dict of arrays.
+    Onnx,
+}
+
+impl fmt::Display for FileFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FileFormat::Safetensors => "safetensors",
+            FileFormat::Npy => "npy",
+            FileFormat::Npz => "npz",
+            FileFormat::Pth => "pth",
+            FileFormat::Onnx => "onnx",
+        })
+    }
+}
+
+/// What a file of weights holds.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    /// What the file is.
+    pub format: FileFormat,
+    /// The arrays, in the file's order where it has one, else by name.
+    pub arrays: StateDict,
+    /// Free strings by key; empty where the format has none.
+    pub metadata: BTreeMap<String, String>,
+    /// What a user should know: where the arrays were found, what was left out. A sentence each.
+    pub notes: Vec<String>,
+}
+
+/// What a file is, by its first bytes.
+///
+/// # Errors
+/// A file that cannot be read, or that is none of these; well-known others are called by their names.
+pub fn detect_format(path: &Path) -> Result<FileFormat> {
+    Ok(detect(input::open(path)?)?.0)
+}
+
+/// Reads every array of a file, whatever its format: safetensors, npz, npy (its one array is called `array`).
+///
+/// # Errors
+/// Names the file and the entry at fault: a format that holds no arrays, and all that the format's own reader refuses.
+///
+/// ```
+/// use striate_graph::Array;
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("weights.bin");
+/// striate_io::write_npz(&path, [("fc.bias", Array::from_vec([2], vec![0.5f32, -1.0])?)])?;
+/// let weights = striate_io::read_weights(&path)?;
+/// assert_eq!(weights.format, striate_io::FileFormat::Npz);
+/// assert_eq!(weights.arrays["fc.bias"].shape().dims(), [2]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn read_weights(path: &Path) -> Result<Weights> {
+    let (format, input) = detect(input::open(path)?)?;
+    let mut weights = Weights { format, arrays: StateDict::new(), metadata: BTreeMap::new(), notes: Vec::new() };
+    match format {
+        FileFormat::Safetensors => {
+            let file = safetensors::read(input)?;
+            weights.arrays = file.arrays.into_iter().collect();
+            weights.metadata = file.metadata;
+        }
+        FileFormat::Npy => weights.arrays.insert("array", npy::read(input)?),
+        FileFormat::Npz => weights.arrays = npz::read(Archive::open(input)?)?.into_iter().collect(),
+        FileFormat::Pth => return Err(refused(path, "PyTorch's own format")),
+        FileFormat::Onnx => return Err(refused(path, "an ONNX model, which is a graph,")),
+    }
+    Ok(weights)
+}
+
+fn refused(path: &Path, what: &str) -> Error {
+    let instead = "save the state dict with safetensors.torch.save_file";
+    Error::unsupported(path, format!("{what} as a file of weights"), instead)
+}
+
+/// First bytes of files that are no weights, with their names.
+const OTHERS: [(&[u8], &str); 10] = [
+    (b"\x89HDF\r\n\x1a\n", "HDF5 (Keras, old TensorFlow)"),
+    (b"\x1f\x8b", "gzip; unpack it first"),
+    (b"\xfd7zXZ", "xz; unpack it first"),
+    (b"BZh", "bzip2; unpack it first"),
+    (b"(\xb5/\xfd", "zstd; unpack it first"),
+    (b"GGUF", "GGUF (llama.cpp)"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"\x7fELF", "a program"),
+    (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with `git lfs pull`"),
+];
+
+/// The format, and the input at its first byte again.
+fn detect(mut input: Input<'_, File>) -> Result<(FileFormat, Input<'_, File>)> {
+    let path = input.path;
+    let length = input.left;
+    let mut head = [0; 512];
+    let mut read = 0;
+    while read < head.len() {
+        match input.reader.read(&mut head[read..]).map_err(Error::io(path, "read"))? {
+            0 => break,
+            n => read += n,
+        }
+    }
+    input.reader.rewind().map_err(Error::io(path, "read"))?;
+    let head = &head[..read];
+    let unknown = |why: &str| Err(Error::malformed(path, "weights", why));
+    if head.is_empty() {
+        return unknown("the file is empty");
+    }
+    if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+        let archive = Archive::open(input)?;
+        let format = zip_format(path, archive.members.iter().map(|member| member.name.as_str()))?;
+        return Ok((format, archive.into_input()?));
+    }
+    let format = match head {
+        _ if head.starts_with(b"\x93NUMPY") => FileFormat::Npy,
+        [0x80, 0..=5, ..] => FileFormat::Pth,
+        // the length of a JSON header, and its brace
+        [_, _, _, _, _, _, _, 0, b'{', ..] => FileFormat::Safetensors,
+        _ if head.get(257..262) == Some(b"ustar") => {
+            return unknown("a tar archive, as PyTorch wrote before 2017; load it in PyTorch and save it again");
+        }
+        // field 1 of a ModelProto, the version of the intermediate representation
+        [0x08, 1..=31, 0x12 | 0x1a | 0x22 | 0x2a | 0x3a | 0x42, ..] => FileFormat::Onnx,
+        _ => match OTHERS.iter().find(|(magic, _)| head.starts_with(magic)) {
+            Some((_, name)) => {
+                return unknown(&format!("this is {name}; weights are .safetensors, .pth, .npz or .npy"));
+            }
+            None if length < 8 => return unknown(&format!("a file of {length} bytes is no weights file")),
+            // a length that is possible, so a header that begins wrong
+            None if u64::from_le_bytes(head[..8].try_into().expect("8 bytes")) <= length => FileFormat::Safetensors,
+            None => return unknown("these are not the first bytes of a .safetensors, .pth, .npz, .npy or .onnx file"),
+        },
+    };
+    Ok((format, input))
+}
+
+/// Which of the formats that are zip archives.
+fn zip_format<'a>(path: &Path, names: impl Iterator<Item = &'a str> + Clone) -> Result<FileFormat> {
+    let has = |ending: &str| names.clone().any(|name| name == ending || name.ends_with(&format!("/{ending}")));
+    if has("constants.pkl") {
+        let what = "TorchScript (a program that torch.jit.save wrote)";
+        return Err(Error::unsupported(
+            path,
+            what,
+            "save the state dict: torch.save(model.state_dict(), \"weights.pth\")",
+        ));
+    }
+    if has("data.pkl") {
+        return Ok(FileFormat::Pth);
+    }
+    match names.clone().find(|name| !name.ends_with(".npy")) {
+        Some(other) => {
+            let why = format!("it has neither data.pkl, as PyTorch's files have, nor only .npy members ({other})");
+            Err(Error::malformed(path, "zip", why))
+        }
+        None => Ok(FileFormat::Npz),
+    }
+}
+
+/// Takes the names of a dict to those of a net, as far as they differ only in what wrappers put in front (`module.` of
+/// DataParallel, `model.` of trainers, `_orig_mod.` of compiled modules), and leaves out counters of batches that the net does not
+/// count. Gives the dict and a sentence on each thing that was done.
+///
+/// ```
+/// use striate_nn::{Linear, Module, StateDict};
+/// let net = Linear::new(3, 2);
+/// let wrapped: StateDict = net.state_dict().into_iter().map(|(name, a)| (format!("module.{name}"), a)).collect();
+/// let (dict, notes) = striate_io::fit_names(wrapped, &net);
+/// assert_eq!(dict.keys().collect::<Vec<_>>(), ["weight", "bias"]);
+/// assert!(notes[0].contains("`module.`"));
+/// ```
+pub fn fit_names(dict: StateDict, net: &dyn Module) -> (StateDict, Vec<String>) {
+    let own = net.state_dict();
+    let mut notes = Vec::new();
+    let hits = |prefix: &str| own.keys().filter(|name| dict.contains(&format!("{prefix}{name}"))).count();
+    let plain = hits("");
+    let prefixes: HashSet<&str> = match own.keys().next() {
+        Some(first) if plain < own.len() => dict.keys().filter_map(|key| key.strip_suffix(first)).collect(),
+        _ => HashSet::new(),
+    };
+    let mut prefixes: Vec<&str> = prefixes.into_iter().filter(|p| p.ends_with('.')).collect();
+    prefixes.sort_by_key(|prefix| (prefix.len(), *prefix));
+    prefixes.truncate(64);
+    let mut best = ("", plain);
+    for prefix in prefixes {
+        let found = hits(prefix);
+        if found > best.1 {
+            best = (prefix, found);
+        }
+    }
+    let prefix = best.0.to_owned();
+    if !prefix.is_empty() {
+        let count = dict.keys().filter(|key| key.starts_with(&prefix)).count();
+        notes.push(format!("took `{}` off {count} of {} names", printable(&prefix), dict.len()));
+    }
+    let mut fitted = StateDict::new();
+    let mut counters = 0;
+    for (key, array) in dict {
+        let name = key.strip_prefix(&prefix).unwrap_or(&key);
+        if name.rsplit('.').next() == Some("num_batches_tracked") && !own.contains(name) {
+            counters += 1;
+        } else {
+            fitted.insert(name, array);
+        }
+    }
+    if counters > 0 {
+        notes.push(format!("left out {counters} num_batches_tracked, which the net does not count"));
+    }
+    (fitted, notes)
+}
