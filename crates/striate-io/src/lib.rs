@@ -27,6 +27,7 @@ mod error;
 mod input;
 mod npy;
 mod npz;
+pub mod onnx;
 mod safetensors;
 mod weights;
 mod zip;
