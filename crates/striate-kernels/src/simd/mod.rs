@@ -83,6 +83,18 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// `p` must be writable for `min(n, LANES)` floats.
     unsafe fn store_partial(self, p: *mut f32, n: usize, v: Self::V);
 
+    /// Asks for the cache line at `p`, which may be anywhere: what cannot be had is not fetched.
+    #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: SSE is part of x86_64, and a prefetch touches no memory that the program could observe.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(p.cast())
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = p;
+    }
+
     /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a - b`.

@@ -3,7 +3,7 @@
 use super::geometry::{Fold, Strip, Tap};
 use super::pack::{Input, Panels, Run, pack_run};
 use super::plan::{Cut, MAX_STRIPS, Unit};
-use super::tile::accumulate;
+use super::tile::{Lines, accumulate};
 use super::write::store_transposed;
 use crate::simd::{Kernel, Simd};
 use std::ops::Range;
@@ -15,6 +15,24 @@ pub(super) struct Memory {
     pub(super) dy: *const f32,
     pub(super) dw: *mut f32,
     pub(super) slots: *mut f32,
+}
+
+/// What the next pack will read, x and then dy, a quota a tile.
+struct Ahead {
+    spans: [Lines; 2],
+    quota: usize,
+}
+
+impl Ahead {
+    fn nothing() -> Self {
+        Ahead { spans: [Lines::none(); 2], quota: 0 }
+    }
+
+    #[inline(always)]
+    fn take(&mut self) -> Lines {
+        let [x, dy] = &mut self.spans;
+        if x.left > 0 { x.take(self.quota) } else { dy.take(self.quota) }
+    }
 }
 
 /// Sums of tiles in memory: tile (output, channel, tap) begins at `start + (output * pitch + channel * taps + tap) * tile`.
@@ -98,13 +116,33 @@ impl<const MR: usize, const NV: usize> UnitJob<'_, MR, NV> {
                 for (i, strip) in strips.iter().enumerate() {
                     self.pack(s, i, strip, cut.strip(chunk, pack.start + i));
                 }
-                self.run_pack(s, strips, sums, first == 0);
+                let ahead = if pack.end < count { self.ahead(cut.strip(chunk, pack.end)) } else { Ahead::nothing() };
+                self.run_pack(s, strips, sums, (first == 0, ahead));
             }
             first = pack.end;
             if first >= count {
                 return;
             }
         }
+    }
+
+    /// What the next pack reads, where that is one strip, whose lines are whole rows of pixels, and fits the second cache.
+    fn ahead(&self, pixels: Range<usize>) -> Ahead {
+        let (cut, unit) = (self.cut, &self.unit);
+        let (g, shape) = (&cut.geometry, &cut.shape);
+        let mut ahead = Ahead::nothing();
+        if cut.pack_strips > 1 || shape.groups > 1 {
+            return ahead;
+        }
+        if unit.outputs.len() == cut.output_tiles {
+            ahead.spans[1] = Lines::of(self.memory.dy.wrapping_add(pixels.start * shape.oc), pixels.len() * shape.oc);
+        }
+        if unit.channels.len() == cut.channel_tiles && g.flat && g.fold == Fold::None && shape.stride == [1, 1] {
+            ahead.spans[0] = Lines::of(self.memory.x.wrapping_add(pixels.start * shape.ic), pixels.len() * shape.ic);
+        }
+        let calls = unit.outputs.len() * unit.channels.len() * cut.taps;
+        ahead.quota = ahead.spans.iter().map(|lines| lines.left).sum::<usize>().div_ceil(calls);
+        ahead
     }
 
     /// Packs strip `index` of the pack, whose output pixels are `pixels`.
@@ -140,7 +178,7 @@ impl<const MR: usize, const NV: usize> UnitJob<'_, MR, NV> {
 
     /// All tiles of the unit over the packed strips.
     #[inline(always)]
-    unsafe fn run_pack<S: Simd>(&self, s: S, strips: &[Strip], sums: Sums, fresh: bool) {
+    unsafe fn run_pack<S: Simd>(&self, s: S, strips: &[Strip], sums: Sums, (fresh, mut ahead): (bool, Ahead)) {
         let (cut, unit) = (self.cut, &self.unit);
         let (tile, taps) = (cut.tile_floats(), cut.taps);
         let [x_floats, dy_floats, _] = cut.thread_floats();
@@ -156,7 +194,7 @@ impl<const MR: usize, const NV: usize> UnitJob<'_, MR, NV> {
                         } else {
                             sums.start.add((o * sums.pitch + c * taps) * tile)
                         };
-                        self.run_tile(s, strips, (o, c), at, fresh);
+                        self.run_tile(s, strips, (o, c), at, (fresh, &mut ahead));
                     }
                 }
                 if cut.direct {
@@ -173,7 +211,14 @@ impl<const MR: usize, const NV: usize> UnitJob<'_, MR, NV> {
 
     /// All taps of one tile, at `at`.
     #[inline(always)]
-    unsafe fn run_tile<S: Simd>(&self, s: S, strips: &[Strip], tile: (usize, usize), at: *mut f32, fresh: bool) {
+    unsafe fn run_tile<S: Simd>(
+        &self,
+        s: S,
+        strips: &[Strip],
+        tile: (usize, usize),
+        at: *mut f32,
+        (fresh, ahead): (bool, &mut Ahead),
+    ) {
         let cut = self.cut;
         let [x_floats, ..] = cut.thread_floats();
         for (i, strip) in strips.iter().enumerate() {
@@ -184,7 +229,7 @@ impl<const MR: usize, const NV: usize> UnitJob<'_, MR, NV> {
                     let dy = self.scratch.add(x_floats + (i * cut.output_tiles + tile.0) * cut.dy_panel);
                     let c = at.add(tap * cut.tile_floats());
                     let tap = Tap::new(&cut.geometry, tap);
-                    accumulate::<S, MR, NV>(s, &cut.geometry, strip, &tap, [x, dy], c, fresh && i == 0);
+                    accumulate::<S, MR, NV>(s, &cut.geometry, strip, &tap, [x, dy], c, (fresh && i == 0, ahead.take()));
                 }
             }
         }

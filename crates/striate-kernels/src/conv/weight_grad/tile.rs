@@ -26,8 +26,46 @@ unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
     }
 }
 
+/// Cache lines that are asked for while products are summed, one a pixel, so that memory and arithmetic overlap.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lines {
+    pub(super) at: *const f32,
+    pub(super) left: usize,
+}
+
+/// Floats of a cache line.
+pub(super) const LINE: usize = 16;
+
+impl Lines {
+    /// No line.
+    pub(super) fn none() -> Self {
+        Lines { at: std::ptr::null(), left: 0 }
+    }
+
+    /// The lines of `count` floats.
+    pub(super) fn of(at: *const f32, count: usize) -> Self {
+        Lines { at, left: count.div_ceil(LINE) }
+    }
+
+    /// Takes the first `count` lines off.
+    #[inline(always)]
+    pub(super) fn take(&mut self, count: usize) -> Self {
+        let taken = Lines { at: self.at, left: count.min(self.left) };
+        *self = Lines { at: self.at.wrapping_add(taken.left * LINE), left: self.left - taken.left };
+        taken
+    }
+
+    #[inline(always)]
+    fn fetch_one<S: Simd>(&mut self, s: S) {
+        if self.left > 0 {
+            s.prefetch(self.at);
+            *self = Lines { at: self.at.wrapping_add(LINE), left: self.left - 1 };
+        }
+    }
+}
+
 /// Adds to the tile `c`, [MR][NV * LANES], what the strip's pixels give under `tap`, one pixel after the other; starts from
-/// zero where `fresh`.
+/// zero where `fresh`. Fetches `ahead` on the way.
 ///
 /// # Safety
 /// `x` is the strip's packed channels, [pixels][MR], `dy` its packed outputs, [pixels][NV * LANES], as `strip` numbers them;
@@ -40,7 +78,7 @@ pub(super) unsafe fn accumulate<S: Simd, const MR: usize, const NV: usize>(
     tap: &Tap,
     [x, dy]: [*const f32; 2],
     c: *mut f32,
-    fresh: bool,
+    (fresh, mut ahead): (bool, Lines),
 ) {
     let width = NV * S::LANES;
     let x_step = g.columns.stride * MR;
@@ -61,6 +99,7 @@ pub(super) unsafe fn accumulate<S: Simd, const MR: usize, const NV: usize>(
                 let (mut xp, mut dyp) = (x_row, dy_row);
                 for _ in 0..pairs.columns {
                     step::<S, MR, NV>(s, &mut acc, xp, dyp);
+                    ahead.fetch_one(s);
                     xp = xp.add(x_step);
                     dyp = dyp.add(width);
                 }
