@@ -355,6 +355,27 @@ fn an_image_gives_the_same_bits_in_any_batch() {
 }
 
 #[test]
+fn programs_of_several_batch_sizes_share_a_cell_and_its_packed_forms() {
+    // So few pixels, and so long sums, that the best cut of the filters is another one for a single image.
+    let (weight, x) = (cell("fc.weight", &[200, 2304], 4), noise(&[8, 2304], 5));
+    let graph = |batch: usize| {
+        let trace = Trace::new(Mode::Eval);
+        let x = trace.input("x", [batch, 2304], DType::F32);
+        let y = x.linear(&trace.parameter(&weight), None);
+        trace.finish(&[("y", &y)]).unwrap()
+    };
+    let programs = [1, 8].map(|batch| (batch, program(&graph(batch))));
+    let want = interpret(&graph(8), &[("x", x.clone())], &RunOptions::default()).unwrap().remove(0);
+    let head = |array: &Array, rows: usize, width: usize| {
+        Array::from_vec([rows, width], array.f32s().unwrap()[..rows * width].to_vec()).unwrap()
+    };
+    for (batch, program) in programs.iter().chain(&programs) {
+        let got = Session::new(program.clone()).run(&[("x", &head(&x, *batch, 2304))]).unwrap()[0].clone();
+        assert_close(&format!("batch {batch}"), &got, &head(&want, *batch, 200), 2e-5);
+    }
+}
+
+#[test]
 fn a_folded_batch_norm_follows_its_cells_and_a_tap_changes_no_bits() {
     let cells =
         [cell("w", &[6, 3, 3, 3], 1), cell("g", &[6], 2), cell("b", &[6], 3), cell("m", &[6], 4), cell("v", &[6], 5)];

@@ -54,7 +54,7 @@ impl Lowering<'_> {
         let mut extra = Vec::new();
         let recipe = self.recipe(weight, chain);
         let (weights, cells) =
-            self.weights(weight, recipe, "forward", &shape, plan.packed_len(), (&mut reads, &mut extra));
+            self.weights(weight, recipe, (&shape, &plan.packing(), plan.packed_len()), (&mut reads, &mut extra));
         let bias = match (chain.norm, chain.bias) {
             (Some(_), _) => Bias::Folded,
             (None, Some(bias)) => {
@@ -131,9 +131,7 @@ impl Lowering<'_> {
         &mut self,
         weight: NodeId,
         recipe: Option<Recipe>,
-        pass: &str,
-        shape: &Conv2dShape,
-        packed_len: usize,
+        (shape, packing, packed_len): (&Conv2dShape, &str, usize),
         (reads, writes): (&mut Vec<ValueId>, &mut Vec<ValueId>),
     ) -> (Weights, Vec<usize>) {
         let Some(recipe) = recipe else {
@@ -149,11 +147,11 @@ impl Lowering<'_> {
             })
             .collect();
         let constants = recipe.sources().any(|source| matches!(source, Source::Constant(_)));
-        // The batch size does not matter to what is packed, so that programs of different batches share it.
+        // The batch size does not matter but for the packing, so that most programs of different batches share it.
         let geometry = Conv2dShape { n: 1, ..*shape };
         let linear = shape.ih == 1 && shape.kh == 1 && shape.kw == 1 && shape.n == 1;
         let geometry = if linear { Conv2dShape { iw: 1, ..geometry } } else { geometry };
-        let text = format!("{pass} {geometry:?} {:?} {:?}", recipe.norm.map(|n| n.eps), self.machine.isa);
+        let text = format!("{packing} {geometry:?} {:?} {:?}", recipe.norm.map(|n| n.eps), self.machine.isa);
         let parameters: Vec<_> = cells.iter().map(|slot| &self.graph.parameters[*slot]).collect();
         // Constants belong to this program alone.
         let form = packed_form(&text, if constants { &[] } else { &parameters });
@@ -201,8 +199,9 @@ impl Lowering<'_> {
         let mut reads = vec![self.get(dy, layout)];
         let mut extra = Vec::new();
         let recipe = self.source(weight).map(|weight| Recipe { weight, bias: None, norm: None });
+        let packing = format!("input gradient {}", plan.packing());
         let (weights, cells) =
-            self.weights(weight, recipe, "input gradient", &shape, plan.packed_len(), (&mut reads, &mut extra));
+            self.weights(weight, recipe, (&shape, &packing, plan.packed_len()), (&mut reads, &mut extra));
         let mut writes = vec![self.result(id, layout), self.scratch(plan.scratch_len(self.machine.threads))];
         writes.append(&mut extra);
         let flops = shape.flops();

@@ -82,6 +82,12 @@ impl ForwardPlan {
         self.engine.packed_len()
     }
 
+    /// How the filters are packed. Plans for the same layer and pass may share packed filters only where this is the same: the
+    /// best order may differ between batch sizes.
+    pub fn packing(&self) -> String {
+        self.engine.name("")
+    }
+
     /// Packs filters [OC, IC/groups, KH, KW] to `packed`, which has at least [`ForwardPlan::packed_len`] floats.
     pub fn pack(&self, team: &Team, w_oihw: &[f32], packed: &mut [f32]) {
         check_len("w", w_oihw.len(), self.shape.w_len());

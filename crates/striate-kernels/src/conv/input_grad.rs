@@ -52,6 +52,12 @@ impl InputGradPlan {
         self.phases.iter().map(|engine| engine.packed_len().next_multiple_of(SLACK)).sum()
     }
 
+    /// How the filters are packed; as [`super::ForwardPlan::packing`].
+    pub fn packing(&self) -> String {
+        let phases: Vec<String> = self.phases.iter().map(|engine| engine.name("")).collect();
+        phases.join(" ")
+    }
+
     /// Packs filters [OC, IC/groups, KH, KW] to `packed`, which has at least [`InputGradPlan::packed_len`] floats.
     pub fn pack(&self, team: &Team, w_oihw: &[f32], packed: &mut [f32]) {
         check_len("w", w_oihw.len(), self.shape.w_len());
