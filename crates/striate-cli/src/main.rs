@@ -5,6 +5,7 @@ mod bench;
 mod completions;
 mod compute;
 mod data;
+mod export;
 mod failure;
 mod inspect;
 mod model;
@@ -40,6 +41,7 @@ enum Verb {
     Predict(predict::PredictArgs),
     Run(run::RunArgs),
     Inspect(inspect::InspectArgs),
+    Export(export::ExportArgs),
     #[command(subcommand)]
     Bench(bench::BenchArgs),
     #[command(subcommand)]
@@ -64,6 +66,7 @@ fn run(cli: Cli, started: Instant) -> Result<(), Failure> {
         Verb::Predict(args) => predict::run(&args),
         Verb::Run(args) => run::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
+        Verb::Export(args) => export::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Data(args) => data::run(&args),
         Verb::Models(args) => models::run(&args),

@@ -25,7 +25,8 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
-    fn metadata(&self) -> BTreeMap<String, String> {
+    /// As it is written into a file, by key.
+    pub fn metadata(&self) -> BTreeMap<String, String> {
         let json = |value: serde_json::Value| value.to_string();
         let pairs = [
             ("format", "striate".to_owned()),

@@ -1,0 +1,171 @@
+//! `striate export`: a net as an ONNX model that has been read back and compared.
+
+use crate::failure::Failure;
+use crate::model::{Model, ModelArgs, Origin};
+use crate::output::{Output, OutputArgs, print_json, print_line};
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use striate::io::onnx::{ByteInput, DEFAULT_OPSET, ExportError, OnnxFile, OnnxOptions, export_onnx, write_onnx};
+use striate::vision::models::ModelInfo;
+
+/// Write a net as an ONNX model, read it back and compare.
+#[derive(Args, Debug)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The file to write.
+    #[arg(value_name = "OUT.onnx")]
+    out: PathBuf,
+    /// Height and width of the pictures, for a registry name; else those that the net was made for.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=32_768))]
+    imgsz: Option<usize>,
+    #[command(flatten)]
+    how: ExportFlags,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// What the model looks like.
+#[derive(Args, Clone, Debug)]
+pub struct ExportFlags {
+    /// Version of ONNX's operators, 13 to 23.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_OPSET)]
+    opset: i64,
+    /// Take bytes, u8 [N, H, W, 3], and normalise them inside. Resizing and cropping stay outside.
+    #[arg(long)]
+    with_preprocessing: bool,
+    /// Give probabilities instead of logits.
+    #[arg(long)]
+    softmax: bool,
+    /// Leave height and width open too, where the net allows it.
+    #[arg(long)]
+    dynamic_size: bool,
+    /// Put batch norms into the convolutions before them.
+    #[arg(long)]
+    fold: bool,
+    /// Store matrices and filters as f16.
+    #[arg(long)]
+    half: bool,
+    /// For detectors, of which this version has none.
+    #[arg(long, hide = true)]
+    nms: bool,
+}
+
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Failure {
+        match error {
+            ExportError::Net(error) => error.into(),
+            ExportError::Graph(error) => error.into(),
+            other => Failure::usage(other.to_string()),
+        }
+    }
+}
+
+impl ExportFlags {
+    fn options(&self, model: &Model) -> Result<OnnxOptions, Failure> {
+        if self.nms {
+            return Err(Failure::usage(format!(
+                "--nms is for detectors, whose boxes it sorts out; {} gives scores of classes. Leave it away",
+                model.name
+            )));
+        }
+        let preprocess = &model.preprocess;
+        let bytes = ByteInput { mean: preprocess.mean.clone(), std: preprocess.std.clone() };
+        Ok(OnnxOptions {
+            opset: self.opset,
+            fold: self.fold,
+            half: self.half,
+            dynamic_size: self.dynamic_size,
+            softmax: self.softmax,
+            bytes: self.with_preprocessing.then_some(bytes),
+            metadata: self.metadata(model),
+            name: model.name.clone(),
+        })
+    }
+
+    /// What a weights file of ours says, and what this file's input and output are.
+    fn metadata(&self, model: &Model) -> std::collections::BTreeMap<String, String> {
+        let info = ModelInfo {
+            model: model.name.clone(),
+            input: model.input,
+            class_names: model.class_names.clone().unwrap_or_default(),
+            preprocess: model.preprocess.clone(),
+        };
+        let mut metadata = info.metadata();
+        if model.class_names.is_none() {
+            metadata.remove("class_names");
+        }
+        let input = if self.with_preprocessing { "bytes" } else { "normalized" };
+        let output = if self.softmax { "probabilities" } else { "logits" };
+        metadata.insert("input_values".to_owned(), input.to_owned());
+        metadata.insert("output_values".to_owned(), output.to_owned());
+        metadata
+    }
+}
+
+/// What the verb says at its end.
+struct Report {
+    path: PathBuf,
+    file: OnnxFile,
+    opset: i64,
+    nodes: usize,
+    seconds: f64,
+}
+
+impl Report {
+    fn print(&self, output: Output) {
+        let Report { path, file, opset, nodes, seconds } = self;
+        if output == Output::Json {
+            print_json(&serde_json::json!({
+                "path": path, "bytes": file.bytes, "data": file.data, "opset": opset, "nodes": nodes, "seconds": seconds,
+            }));
+            return;
+        }
+        let size = file.bytes as f64 / f64::from(1 << 20);
+        let beside = file.data.as_ref().map_or(String::new(), |data| format!(", weights in {}", data.display()));
+        print_line(&format!("{}: {size:.1} MiB{beside}, opset {opset}, {nodes} nodes, {seconds:.1} s", path.display()));
+    }
+}
+
+/// Writes a net and reads it back.
+///
+/// # Errors
+/// Exit code 2 where the net cannot be written, 5 where the file cannot; 1 where it is not what was written: then it is removed.
+pub fn export(model: &Model, out: &Path, flags: &ExportFlags, output: Output) -> Result<(), Failure> {
+    let started = Instant::now();
+    let options = flags.options(model)?;
+    let proto = export_onnx(&*model.net, &model.input, &options)?;
+    let nodes = proto.graph.as_ref().map_or(0, |graph| graph.node.len());
+    let file = write_onnx(out, proto).map_err(|error| Failure::array_file(&error))?;
+    let seconds = started.elapsed().as_secs_f64();
+    Report { path: out.into(), file, opset: options.opset, nodes, seconds }.print(output);
+    Ok(())
+}
+
+/// Runs the verb.
+pub fn run(args: &ExportArgs) -> Result<(), Failure> {
+    if args.out.extension().is_none_or(|ending| !ending.eq_ignore_ascii_case("onnx")) {
+        return Err(Failure::usage(format!("{}: the file to write must end in .onnx", args.out.display())));
+    }
+    let model = open(args)?;
+    if model.origin == Origin::Fresh {
+        model.tell_assumptions();
+    }
+    export(&model, &args.out, &args.how, args.output.choose())
+}
+
+/// The net, for pictures of the size that is asked for.
+fn open(args: &ExportArgs) -> Result<Model, Failure> {
+    let Some(side) = args.imgsz else { return args.model.open(None) };
+    let usual = args.model.open(None)?.input;
+    let model = args.model.open(Some([usual[0], side, side]))?;
+    match model.input == [usual[0], side, side] {
+        true => Ok(model),
+        false => Err(Failure::usage(format!(
+            "--imgsz {side}: {} is made for {}x{}; only a registry name is built for any size",
+            args.model.model, usual[1], usual[2]
+        ))),
+    }
+}

@@ -1,0 +1,65 @@
+//! `striate export` as a process.
+
+mod common;
+
+use common::{run, tiny_set};
+use serde_json::Value;
+use std::path::Path;
+
+fn metadata(path: &Path) -> Vec<(String, String)> {
+    let model = striate::io::onnx::read_proto(path).unwrap();
+    model.metadata_props.into_iter().map(|entry| (entry.key, entry.value)).collect()
+}
+
+#[test]
+fn a_run_becomes_a_model_that_says_what_it_is() {
+    let set = tiny_set();
+    let args = ["train", set.data(), "--project", set.project(), "--name", "net", "--plain", "--epochs", "1"];
+    run(&[&args[..], &["--model", "lenet", "--batch", "16", "--threads", "2"]].concat()).ok();
+    let folder = set.folder("net");
+    let (net, out) = (folder.to_str().unwrap(), set.root().join("net.onnx"));
+    let path = out.to_str().unwrap();
+    let done = run(&["export", net, path, "--json"]).ok();
+    let report: Value = serde_json::from_str(done.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!((&report["opset"], report["bytes"].as_u64()), (&Value::from(18), Some(out.metadata().unwrap().len())));
+    let found = metadata(&out);
+    let get = |key: &str| found.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str()).unwrap_or_default();
+    assert_eq!((get("format"), get("model")), ("striate", "lenet"));
+    assert_eq!((get("input_values"), get("output_values")), ("normalized", "logits"));
+    let names: Vec<String> = serde_json::from_str(get("class_names")).unwrap();
+    assert!(!names.is_empty() && get("preprocess").contains("mean"));
+    // The same run gives the same bytes, and those that were there before are replaced whole.
+    let first = std::fs::read(&out).unwrap();
+    run(&["export", net, path]).ok();
+    assert_eq!(std::fs::read(&out).unwrap(), first);
+    run(&["export", net, path, "--opset", "13", "--softmax", "--with-preprocessing", "--fold"]).ok();
+    let found = metadata(&out);
+    assert!(found.contains(&("input_values".into(), "bytes".into())));
+    assert!(found.contains(&("output_values".into(), "probabilities".into())));
+}
+
+#[test]
+fn what_cannot_be_exported_is_refused_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("net.onnx");
+    let path = out.to_str().unwrap();
+    run(&["export", "lenet", path, "--opset", "7"]).fails(2, &["opset 7 cannot be written", "13 to 23"]);
+    run(&["export", "lenet", path, "--nms"]).fails(2, &["--nms is for detectors"]);
+    run(&["export", "lenet", folder.path().join("net.bin").to_str().unwrap()]).fails(2, &["must end in .onnx"]);
+    run(&["export", "lenets", path]).fails(2, &["did you mean `lenet`?"]);
+    // Its linear layers are made for one size.
+    run(&["export", "lenet", path, "--dynamic-size"]).fails(2, &["fc1"]);
+    run(&["export", "lenet", "/no/such/folder/net.onnx"]).fails(5, &["/no/such/folder/net.onnx"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn any_size_and_half_the_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("net.onnx");
+    let path = out.to_str().unwrap();
+    run(&["export", "resnet18_cifar", path, "--imgsz", "64"]).ok();
+    let whole = out.metadata().unwrap().len();
+    run(&["export", "resnet18_cifar", path, "--dynamic-size", "--half"]).ok();
+    assert!(out.metadata().unwrap().len() < whole * 6 / 10);
+}
