@@ -88,12 +88,19 @@ pub(crate) fn load(
 }
 
 /// Where tests let the process die: `STRIATE_FAIL_AT=2:before-rename` aborts within the second checkpoint that this process
-/// writes, at the first event of that name (`created`, `wrote`, `before-sync`, …), as a kill or a loss of power might.
+/// writes, at the first event of that name (`created`, `wrote`, `before-sync`, …), as a kill or a loss of power might. Without the
+/// feature `fail-points`, which only tests turn on, it does nothing.
 struct FailPoint {
     at: Option<String>,
 }
 
 impl FailPoint {
+    #[cfg(not(feature = "fail-points"))]
+    fn next() -> FailPoint {
+        FailPoint { at: None }
+    }
+
+    #[cfg(feature = "fail-points")]
     fn next() -> FailPoint {
         use std::sync::atomic::{AtomicU64, Ordering};
         static WRITES: AtomicU64 = AtomicU64::new(0);
