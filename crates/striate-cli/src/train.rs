@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::output::{Output, OutputArgs, print_json, print_line};
 use crate::stop::stop_flag;
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use striate::train::{
@@ -165,7 +165,7 @@ pub fn run(args: TrainArgs, started: Instant) -> Result<(), Failure> {
     }
     let options = TrainOptions { stop: stop_flag()?, started };
     let flags = args.config();
-    let mut reporter = Progress::new(args.output.choose());
+    let mut reporter = Progress::new(args.output.choose(), ProgressDrawTarget::stderr());
     let outcome = match &args.resume {
         Some(folder) => resume(folder, &flags, options, &mut reporter),
         None => {
@@ -185,10 +185,11 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(output: Output) -> Progress {
+    /// `target` is where the bar is drawn, on a terminal.
+    fn new(output: Output, target: ProgressDrawTarget) -> Progress {
         let style = "{msg} {bar:24} {pos}/{len} {prefix} {eta}";
         let bar = (output == Output::Terminal).then(|| {
-            let bar = ProgressBar::new(1);
+            let bar = ProgressBar::with_draw_target(Some(1), target);
             if let Ok(style) = ProgressStyle::with_template(style) {
                 bar.set_style(style);
             }
@@ -293,6 +294,60 @@ impl Reporter for Progress {
                 self.line(&epoch_line(record));
             }
             Event::Done { folder, metrics } => self.line(&done_lines(folder, metrics)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use indicatif::InMemoryTerm;
+
+    fn step(epoch: u64, batch: u64) -> Event<'static> {
+        Event::Step {
+            epoch,
+            epochs: 3,
+            batch,
+            batches: 20,
+            step: batch,
+            loss: 0.5,
+            top1: 0.25,
+            lr: 0.1,
+            images_per_s: 1234.4,
+        }
+    }
+
+    /// The bar is drawn at once here; on a screen it is drawn at most 20 times a second.
+    fn shown(progress: &Progress, terminal: &InMemoryTerm) -> String {
+        progress.bar.as_ref().unwrap().force_draw();
+        terminal.contents()
+    }
+
+    #[test]
+    fn the_bar_follows_the_steps_and_is_gone_at_the_end() {
+        let terminal = InMemoryTerm::new(6, 120);
+        let target = ProgressDrawTarget::term_like_with_hz(Box::new(terminal.clone()), 255);
+        let mut progress = Progress::new(Output::Terminal, target);
+        progress.event(&step(1, 7));
+        let first = shown(&progress, &terminal);
+        assert!(first.starts_with("epoch 1/3 ") && first.contains(" 7/20 loss 0.5000  top1 25.00 %"), "{first}");
+        assert!(first.contains("1234 images/s"), "{first}");
+        let filled = |line: &str| line.chars().filter(|c| *c == '█').count();
+        progress.event(&step(1, 20));
+        let full = shown(&progress, &terminal);
+        assert!(filled(&first) < filled(&full) && full.contains(" 20/20 "), "{full}");
+        progress.event(&step(2, 1));
+        let second = shown(&progress, &terminal);
+        assert!(second.starts_with("epoch 2/3 ") && second.contains(" 1/20 "), "{second}");
+        assert_eq!(second.lines().count(), 1, "{second}");
+        progress.end();
+        assert_eq!(terminal.contents(), "");
+    }
+
+    #[test]
+    fn without_a_terminal_there_is_no_bar() {
+        for output in [Output::Plain, Output::Json] {
+            assert!(Progress::new(output, ProgressDrawTarget::stderr()).bar.is_none());
         }
     }
 }
