@@ -245,7 +245,7 @@ fn conv(args: &ConvBenchArgs) -> Result<(), Failure> {
         Pass::BwdWeight => (ConvPass::BackwardWeight, "bwd-weight"),
     };
     let threads = args.compute.threads();
-    let report = bench_conv(&ConvBench { shape, pass, threads, seconds: args.seconds })?;
+    let report = bench_conv(&ConvBench { shape, pass, threads, seconds: args.seconds, exact: args.compute.exact })?;
     let doubtful = report.nominal_peak_gflops.is_some_and(|nominal| report.peak_gflops < SOUND_PEAK * nominal);
     if args.output.choose() == Output::Json {
         print_json(&json!({

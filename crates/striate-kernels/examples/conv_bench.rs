@@ -4,7 +4,7 @@
 //! fwd1 (forward, batch 1), fwd8, bwd8 (input gradient, batch 8, filter packing counted).
 
 use std::time::Instant;
-use striate_kernels::conv::{Conv2dShape, Epilogue, ForwardArgs, ForwardPlan, InputGradPlan};
+use striate_kernels::conv::{Algorithms, Conv2dShape, Epilogue, ForwardArgs, ForwardPlan, InputGradPlan};
 use striate_kernels::cpu::measure_peak;
 use striate_kernels::mem::AlignedBuf;
 use striate_kernels::simd::isa;
@@ -43,6 +43,11 @@ fn shape(layer: usize, n: usize) -> Conv2dShape {
     Conv2dShape { n, ih: size, iw: size, ic, oc, kh: k, kw: k, stride: [s, s], pads, dilation: [1, 1], groups: 1 }
 }
 
+/// Direct sums alone where the environment has `EXACT`.
+fn algorithms() -> Algorithms {
+    if std::env::var_os("EXACT").is_some() { Algorithms::Exact } else { Algorithms::Fast }
+}
+
 fn filled(len: usize) -> AlignedBuf {
     let mut buf = AlignedBuf::zeroed(len);
     buf.iter_mut().enumerate().for_each(|(i, v)| *v = (i * 7919 % 1000) as f32 / 500.0 - 1.0);
@@ -69,7 +74,7 @@ fn measure(pass: &str, shape: Conv2dShape, team: &Team, seconds: f64) -> (f64, f
     let w = filled(shape.w_len());
     let (mut x, mut y) = (filled(shape.x_len()), filled(shape.y_len()));
     if pass.starts_with("fwd") {
-        let plan = ForwardPlan::new(shape, isa());
+        let plan = ForwardPlan::new(shape, isa(), algorithms());
         let mut packed = AlignedBuf::zeroed(plan.packed_len());
         plan.pack(team, &w, &mut packed);
         let mut scratch = AlignedBuf::zeroed(plan.scratch_len(team.threads()));
@@ -82,7 +87,7 @@ fn measure(pass: &str, shape: Conv2dShape, team: &Team, seconds: f64) -> (f64, f
         });
         return (median, least, plan.kernel_name());
     }
-    let plan = InputGradPlan::new(shape, isa());
+    let plan = InputGradPlan::new(shape, isa(), algorithms());
     let mut packed = AlignedBuf::zeroed(plan.packed_len());
     let mut scratch = AlignedBuf::zeroed(plan.scratch_len(team.threads()));
     let (median, least) = time(seconds, || {

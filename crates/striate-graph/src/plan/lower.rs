@@ -6,6 +6,7 @@ use super::value::{Layout, Place, Value, ValueId, layouts_coincide, may_be_chann
 use crate::{Array, DType, Graph, Node, NodeId, Op, Shape};
 use std::collections::HashMap;
 use std::sync::Arc;
+use striate_kernels::conv::Algorithms;
 use striate_kernels::simd::Isa;
 
 /// What lowering made of a graph.
@@ -59,6 +60,8 @@ pub(crate) fn lower(graph: &Graph, uses: &Uses, fusion: &Fusion, machine: Machin
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Machine {
     pub isa: Isa,
+    /// Which kernels of convolutions may be chosen.
+    pub algorithms: Algorithms,
     /// For how many threads scratch is laid out. No result depends on it.
     pub threads: usize,
 }

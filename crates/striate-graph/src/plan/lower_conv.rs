@@ -49,7 +49,7 @@ impl Lowering<'_> {
         if head.shape.numel() == 0 || shape.ic == 0 {
             return self.unfused(last, chain);
         }
-        let plan = ForwardPlan::new(shape, self.machine.isa);
+        let plan = ForwardPlan::new(shape, self.machine.isa, self.machine.algorithms);
         let mut reads = vec![self.get(x, layout)];
         let mut extra = Vec::new();
         let recipe = self.recipe(weight, chain);
@@ -195,7 +195,7 @@ impl Lowering<'_> {
     }
 
     fn input_grad(&mut self, id: NodeId, dy: NodeId, weight: NodeId, shape: Conv2dShape, layout: Layout) {
-        let plan = InputGradPlan::new(shape, self.machine.isa);
+        let plan = InputGradPlan::new(shape, self.machine.isa, self.machine.algorithms);
         let mut reads = vec![self.get(dy, layout)];
         let mut extra = Vec::new();
         let recipe = self.source(weight).map(|weight| Recipe { weight, bias: None, norm: None });

@@ -8,6 +8,7 @@ use crate::pass::simplify;
 use crate::run::arena::Span;
 use crate::{Array, DType, Graph, Parameter, Result, Shape};
 use std::sync::Arc;
+use striate_kernels::conv::Algorithms;
 use striate_kernels::simd::{Isa, isa};
 
 /// Where a program runs.
@@ -73,12 +74,13 @@ impl Program {
         let graph = simplify(graph);
         let uses = Uses::of(&graph);
         let fusion = fuse(&graph, &uses);
-        let machine = Machine { isa: isa(), threads: options.threads.max(1) };
+        let algorithms = if options.exact { Algorithms::Exact } else { Algorithms::Fast };
+        let machine = Machine { isa: isa(), algorithms, threads: options.threads.max(1) };
         let lowered = lower(&graph, &uses, &fusion, machine);
         let Lowered { steps, mut values, buffers, constants, hosts, inputs, outputs } = lowered;
         let steps = schedule(steps, &values);
         let arena_len = place(&steps, &mut values, &buffers, &outputs);
-        let Machine { isa, threads } = machine;
+        let Machine { isa, threads, .. } = machine;
         Ok(Arc::new(Program { graph, steps, values, constants, hosts, inputs, outputs, arena_len, isa, threads }))
     }
 

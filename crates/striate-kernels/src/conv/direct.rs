@@ -1,8 +1,9 @@
 //! The direct implicit GEMM that forward and input gradient share: plans one sliding-window sum, then runs parts of it.
 
+use super::bands::{Band, Bands};
 use super::choose::{choose_band, choose_nv, max_pixels};
 use super::epilogue::Activation;
-use super::micro::{Block, run_block};
+use super::micro::{Block, run_pixels};
 use super::stats;
 use crate::mem::DisjointMut;
 use crate::simd::{Isa, Kernel, Simd};
@@ -112,12 +113,6 @@ impl Axis {
     }
 }
 
-/// Part of the output whose source is packed (or read) together: rows of one image, or several whole images.
-struct Band {
-    images: Range<usize>,
-    rows: Range<usize>,
-}
-
 /// A planned [`Problem`]: immutable, shared by all threads.
 #[derive(Clone, Debug)]
 pub(super) struct Direct {
@@ -133,9 +128,7 @@ pub(super) struct Direct {
     /// Floats that one tap sums over, and where each tap starts.
     run: usize,
     taps: Vec<usize>,
-    /// Rows of an image, and images, in one band.
-    band_rows: usize,
-    band_images: usize,
+    bands: Bands,
     /// Offsets of the outputs of the largest band in its source and in the destination; a smaller band uses the head.
     x_off: Vec<usize>,
     y_off: Vec<usize>,
@@ -183,8 +176,7 @@ impl Direct {
             row_pitch,
             run,
             taps,
-            band_rows,
-            band_images,
+            bands: Bands { images: p.n, out: p.out, band_rows, band_images },
             x_off: Vec::new(),
             y_off: Vec::new(),
             problem,
@@ -199,8 +191,8 @@ impl Direct {
         let [rows, columns] = self.axes;
         let image_pitch = self.image_pitch();
         let dst_c = p.m_c * p.groups;
-        for image in 0..self.band_images {
-            for r in 0..self.band_rows {
+        for image in 0..self.bands.band_images {
+            for r in 0..self.bands.band_rows {
                 for c in 0..p.out[1] {
                     let x = image * image_pitch + r * rows.step * self.row_pitch + c * columns.step * self.pitch;
                     let y = (image * p.dst[0] + r * p.dst_step[0]) * p.dst[1] + c * p.dst_step[1];
@@ -215,7 +207,7 @@ impl Direct {
     /// Floats from one image to the next, in the source or in a band of whole images.
     fn image_pitch(&self) -> usize {
         match self.packed {
-            true => self.axes[0].extent(self.band_rows) * self.row_pitch,
+            true => self.axes[0].extent(self.bands.band_rows) * self.row_pitch,
             false => self.problem.src[0] * self.row_pitch,
         }
     }
@@ -241,7 +233,7 @@ impl Direct {
 
     /// Floats of scratch that one thread needs.
     pub fn band_len(&self) -> usize {
-        if self.packed && !self.x_off.is_empty() { self.band_images * self.image_pitch() } else { 0 }
+        if self.packed && !self.x_off.is_empty() { self.bands.band_images * self.image_pitch() } else { 0 }
     }
 
     fn vectors(&self) -> usize {
@@ -257,25 +249,14 @@ impl Direct {
         self.nv
     }
 
-    fn bands_per_image(&self) -> usize {
-        self.problem.out[0].div_ceil(self.band_rows)
-    }
-
-    fn bands(&self) -> usize {
-        if self.x_off.is_empty() || self.problem.n == 0 {
-            return 0;
-        }
-        self.problem.n.div_ceil(self.band_images) * self.bands_per_image()
-    }
-
     /// Number of independent pieces of work: bands, groups and blocks of output channels, in this order.
     pub fn items(&self) -> usize {
-        self.bands() * self.problem.groups * self.blocks()
+        self.bands.count() * self.problem.groups * self.blocks()
     }
 
     /// Pixels of each block of the statistics, in order; the shape alone decides.
     pub fn stat_blocks(&self) -> Vec<usize> {
-        (0..self.bands()).flat_map(|b| stats::split(self.pixels(&self.band(b)))).collect()
+        (0..self.bands.count()).flat_map(|b| stats::split(self.bands.pixels(&self.bands.get(b)))).collect()
     }
 
     /// Statistics blocks of the largest band, and of all.
@@ -285,18 +266,7 @@ impl Direct {
 
     /// Most statistics blocks there are.
     pub fn max_stat_blocks(&self) -> usize {
-        self.bands() * self.stat_blocks_per_band()
-    }
-
-    fn band(&self, index: usize) -> Band {
-        let per_image = self.bands_per_image();
-        let (image, row) = (index / per_image * self.band_images, index % per_image * self.band_rows);
-        let p = &self.problem;
-        Band { images: image..(image + self.band_images).min(p.n), rows: row..(row + self.band_rows).min(p.out[0]) }
-    }
-
-    fn pixels(&self, band: &Band) -> usize {
-        band.images.len() * band.rows.len() * self.problem.out[1]
+        self.bands.count() * self.stat_blocks_per_band()
     }
 
     /// Does the items of `range`; `scratch` has [`Direct::band_len`] floats.
@@ -380,7 +350,7 @@ impl Kernel for Items<'_> {
         for item in self.range {
             let (unit, block) = (item / blocks, item % blocks);
             let (band, group) = (unit / d.problem.groups, unit % d.problem.groups);
-            let bounds = d.band(band);
+            let bounds = d.bands.get(band);
             if d.packed && in_scratch != unit {
                 d.pack_band(self.buffers.x, &bounds, group, self.scratch);
                 in_scratch = unit;
@@ -412,8 +382,8 @@ fn run_item<S: Simd>(s: S, d: &Direct, b: &Buffers, scratch: &[f32], [index, gro
         }
     };
     debug_assert!(d.packed || d.pitch == src_c);
-    let pixels = d.pixels(band);
-    let mut task = Block {
+    let pixels = d.bands.pixels(band);
+    let task = Block {
         tiles: 0,
         x,
         x_off: d.x_off.as_ptr(),
@@ -427,17 +397,7 @@ fn run_item<S: Simd>(s: S, d: &Direct, b: &Buffers, scratch: &[f32], [index, gro
         residual: b.residual.map_or(std::ptr::null(), |r| r[dst..].as_ptr()),
         activation: b.activation,
     };
-    // Tiles of two sizes that differ by one pixel, so that no tile is nearly empty.
-    let tiles = pixels.div_ceil(max_pixels(d.isa, nv));
-    let (small, large_tiles) = (pixels / tiles, pixels % tiles);
-    for (mr, tiles) in [(small + 1, large_tiles), (small, tiles - large_tiles)] {
-        task.tiles = tiles;
-        if tiles > 0 {
-            run_block(s, mr, nv, task);
-        }
-        task.x_off = task.x_off.wrapping_add(mr * tiles);
-        task.y_off = task.y_off.wrapping_add(mr * tiles);
-    }
+    run_pixels(s, d.isa, (pixels, nv), task);
     let written = stats::Written { y: task.y, offsets: &d.y_off[..pixels], lanes };
     if !b.activation.is_hot() {
         // SAFETY: the outputs that this item has just written.

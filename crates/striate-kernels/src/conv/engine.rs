@@ -4,6 +4,7 @@ use super::direct::{Buffers, Direct, Problem};
 use super::lanes::Lanes;
 use super::pack::FilterLayout;
 use super::shape::Conv2dShape;
+use super::winograd::Winograd;
 use crate::mem::DisjointMut;
 use crate::simd::Isa;
 use std::ops::Range;
@@ -41,6 +42,18 @@ pub(super) enum Engine {
     Direct(Box<(Direct, FilterLayout)>),
     /// Lane by lane: depthwise and small groups.
     Lanes(Box<Lanes>),
+    /// 3x3 filters by fewer multiply-adds.
+    Winograd(Box<Winograd>),
+}
+
+/// Which kernels may be chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Algorithms {
+    /// Also Winograd's minimal filtering, whose rounding errors are a few times larger.
+    #[default]
+    Fast,
+    /// Direct sums alone.
+    Exact,
 }
 
 macro_rules! both {
@@ -51,14 +64,20 @@ macro_rules! both {
                 $call
             }
             Engine::Lanes($e) => $call,
+            Engine::Winograd($e) => $call,
         }
     };
 }
 
 impl Engine {
-    pub fn new(problem: Problem, isa: Isa, w: Weights) -> Self {
+    pub fn new(problem: Problem, isa: Isa, w: Weights, algorithms: Algorithms) -> Self {
         if Lanes::suits(&problem, isa) {
             return Engine::Lanes(Box::new(Lanes::new(problem, isa, w)));
+        }
+        if algorithms == Algorithms::Fast
+            && let Some(winograd) = Winograd::choose(&problem, isa, w)
+        {
+            return Engine::Winograd(Box::new(winograd));
         }
         let (channels, groups) = ([problem.m_c, problem.k_c], problem.groups);
         let direct = Direct::new(problem, isa);
@@ -77,6 +96,8 @@ impl Engine {
             Engine::Direct(pair) => ("conv2d", pair.0.tile()),
             Engine::Lanes(lanes) if lanes.is_depthwise() => ("conv2d_depthwise", lanes.tile()),
             Engine::Lanes(lanes) => ("conv2d_grouped", lanes.tile()),
+            Engine::Winograd(winograd) if winograd.edge() == 2 => ("conv2d_winograd2x2", winograd.tile()),
+            Engine::Winograd(winograd) => ("conv2d_winograd4x4", winograd.tile()),
         };
         format!("{kind}{pass}_f32_{pixels}x{channels}")
     }
@@ -86,6 +107,7 @@ impl Engine {
         match self {
             Engine::Direct(pair) => pair.1.packed_len(),
             Engine::Lanes(lanes) => lanes.packed_len(),
+            Engine::Winograd(winograd) => winograd.packed_len(),
         }
     }
 
@@ -94,6 +116,7 @@ impl Engine {
         match self {
             Engine::Direct(pair) => pair.1.tasks(),
             Engine::Lanes(lanes) => lanes.vectors(),
+            Engine::Winograd(winograd) => winograd.pack_tasks(),
         }
     }
 
@@ -102,6 +125,7 @@ impl Engine {
         match self {
             Engine::Direct(pair) => pair.1.pack_task(task, w, packed),
             Engine::Lanes(lanes) => lanes.pack_task(task, w, packed),
+            Engine::Winograd(winograd) => winograd.pack_task(task, w, packed),
         }
     }
 

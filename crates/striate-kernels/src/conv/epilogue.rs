@@ -117,6 +117,16 @@ impl Activation {
         }
     }
 
+    /// As [`Activation::apply_vector`] for the hot ones; the others are left to a later pass.
+    #[inline(always)]
+    pub(super) fn apply_hot<S: Simd>(self, s: S, x: S::V) -> S::V {
+        match self {
+            Activation::Relu => s.max(s.zero(), x),
+            Activation::Clip { lo, hi } => s.min(s.splat(hi), s.max(s.splat(lo), x)),
+            _ => x,
+        }
+    }
+
     /// True for those that the convolution kernels apply in registers; the others take a pass over the tile just written.
     pub fn is_hot(self) -> bool {
         matches!(self, Activation::None | Activation::Relu | Activation::Clip { .. })

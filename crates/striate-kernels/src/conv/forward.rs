@@ -1,7 +1,7 @@
 //! The forward convolution.
 
 use super::direct::{AxisTap, Buffers, Problem};
-use super::engine::{Engine, Weights};
+use super::engine::{Algorithms, Engine, Weights};
 use super::epilogue::Epilogue;
 use super::shape::Conv2dShape;
 use super::stats;
@@ -15,10 +15,10 @@ use crate::threads::{Team, part};
 /// The choice looks at the geometry alone, so an image has the same bits alone and in any batch, with any number of threads.
 ///
 /// ```
-/// use striate_kernels::conv::{Conv2dShape, Epilogue, ForwardArgs, ForwardPlan};
+/// use striate_kernels::conv::{Algorithms, Conv2dShape, Epilogue, ForwardArgs, ForwardPlan};
 /// use striate_kernels::{simd::isa, threads::Team};
 /// let shape = Conv2dShape { n: 1, ih: 3, iw: 3, ic: 1, oc: 1, kh: 3, kw: 3, stride: [1, 1], pads: [1; 4], dilation: [1, 1], groups: 1 };
-/// let (team, plan) = (Team::new(1), ForwardPlan::new(shape, isa()));
+/// let (team, plan) = (Team::new(1), ForwardPlan::new(shape, isa(), Algorithms::Fast));
 /// let mut packed = vec![0.0; plan.packed_len()];
 /// plan.pack(&team, &[1.0; 9], &mut packed);
 /// let mut y = vec![0.0; shape.y_len()];
@@ -60,9 +60,12 @@ impl ForwardPlan {
     ///
     /// # Panics
     /// Where `shape.check()` is an error.
-    pub fn new(shape: Conv2dShape, isa: Isa) -> Self {
+    pub fn new(shape: Conv2dShape, isa: Isa, algorithms: Algorithms) -> Self {
         shape.check().unwrap_or_else(|e| panic!("{e}"));
-        let engine = Engine::new(forward_problem(&shape), isa, Weights::forward(&shape));
+        Self::with_engine(shape, isa, Engine::new(forward_problem(&shape), isa, Weights::forward(&shape), algorithms))
+    }
+
+    pub(super) fn with_engine(shape: Conv2dShape, isa: Isa, engine: Engine) -> Self {
         ForwardPlan { shape, isa, blocks: engine.stat_blocks(), engine }
     }
 

@@ -1,7 +1,7 @@
 //! The gradient of a convolution with respect to its input.
 
 use super::direct::{AxisTap, Buffers, Problem};
-use super::engine::{Engine, Weights};
+use super::engine::{Algorithms, Engine, Weights};
 use super::epilogue::Activation;
 use super::shape::Conv2dShape;
 use super::{align_scratch, check_len, share_items};
@@ -27,12 +27,16 @@ impl InputGradPlan {
     ///
     /// # Panics
     /// Where `shape.check()` is an error.
-    pub fn new(shape: Conv2dShape, isa: Isa) -> Self {
+    pub fn new(shape: Conv2dShape, isa: Isa, algorithms: Algorithms) -> Self {
         shape.check().unwrap_or_else(|e| panic!("{e}"));
         let weights = Weights::input_grad(&shape);
-        let phase = |origin: [usize; 2]| Engine::new(phase_problem(&shape, origin), isa, weights);
+        let phase = |origin: [usize; 2]| Engine::new(phase_problem(&shape, origin), isa, weights, algorithms);
         let rows = 0..shape.stride[0].min(shape.ih);
         let phases = rows.flat_map(|r| (0..shape.stride[1].min(shape.iw)).map(move |c| [r, c])).map(phase).collect();
+        Self::with_engines(shape, isa, phases)
+    }
+
+    pub(super) fn with_engines(shape: Conv2dShape, isa: Isa, phases: Vec<Engine>) -> Self {
         InputGradPlan { shape, isa, phases }
     }
 
@@ -116,7 +120,7 @@ impl InputGradPlan {
 }
 
 /// The input pixels `origin + i * stride`, as a dense sum over dy.
-fn phase_problem(shape: &Conv2dShape, origin: [usize; 2]) -> Problem {
+pub(super) fn phase_problem(shape: &Conv2dShape, origin: [usize; 2]) -> Problem {
     let (kernel, size) = ([shape.kh, shape.kw], [shape.ih, shape.iw]);
     let out = [0, 1].map(|axis| (size[axis] - origin[axis]).div_ceil(shape.stride[axis]));
     let taps = [0, 1].map(|axis| {

@@ -3,8 +3,9 @@
 //! The accumulators stay in registers through the whole sum. Each output is one chain of multiply-adds, over the taps in
 //! order and the channels in order, so its bits depend neither on the tile that computes it nor on its place in one.
 
+use super::choose::max_pixels;
 use super::epilogue::Activation;
-use crate::simd::{Kernel, Portable, Simd};
+use crate::simd::{Isa, Kernel, Portable, Simd};
 
 /// What one call computes: `tiles` tiles of MR pixels each, for one block of output channels.
 ///
@@ -166,9 +167,24 @@ unsafe fn finish_tile<S: Simd, const MR: usize, const NV: usize>(
     }
 }
 
+/// Runs `block` for `pixels` pixels and `nv` vectors: in tiles of two sizes that differ by one pixel, so that no tile is nearly empty.
+#[inline(always)]
+pub(super) fn run_pixels<S: Simd>(s: S, isa: Isa, (pixels, nv): (usize, usize), mut block: Block) {
+    let tiles = pixels.div_ceil(max_pixels(isa, nv));
+    let (small, large_tiles) = (pixels / tiles, pixels % tiles);
+    for (mr, tiles) in [(small + 1, large_tiles), (small, tiles - large_tiles)] {
+        block.tiles = tiles;
+        if tiles > 0 {
+            run_block(s, mr, nv, block);
+        }
+        block.x_off = block.x_off.wrapping_add(mr * tiles);
+        block.y_off = block.y_off.wrapping_add(mr * tiles);
+    }
+}
+
 /// Runs `block` with tiles of `mr` pixels by `nv` vectors. Sizes that do not exist do nothing; `choose` never asks for one.
 #[inline(always)]
-pub(super) fn run_block<S: Simd>(s: S, mr: usize, nv: usize, block: Block) {
+fn run_block<S: Simd>(s: S, mr: usize, nv: usize, block: Block) {
     macro_rules! table {
         ($($nv:literal: $($mr:literal)*;)*) => {
             match (nv, mr) {

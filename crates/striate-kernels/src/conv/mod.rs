@@ -1,5 +1,6 @@
 //! Convolution in two dimensions: activations NHWC, filters OIHW until packed.
 
+mod bands;
 mod choose;
 mod direct;
 mod engine;
@@ -14,7 +15,9 @@ mod shape;
 mod spread;
 mod stats;
 mod weight_grad;
+mod winograd;
 
+pub use engine::Algorithms;
 pub use epilogue::{Activation, Epilogue};
 pub use forward::{ForwardArgs, ForwardPlan};
 pub use input_grad::InputGradPlan;

@@ -41,7 +41,18 @@ fn forward(
     w: &[f32],
     epilogue: Epilogue,
 ) -> (Vec<f32>, Vec<f32>) {
-    let (team, plan) = (Team::new(threads), ForwardPlan::new(*shape, isa));
+    run_forward(&ForwardPlan::new(*shape, isa, Algorithms::Exact), threads, x, w, epilogue)
+}
+
+/// The output and its statistics.
+pub(super) fn run_forward(
+    plan: &ForwardPlan,
+    threads: usize,
+    x: &[f32],
+    w: &[f32],
+    epilogue: Epilogue,
+) -> (Vec<f32>, Vec<f32>) {
+    let (team, shape) = (Team::new(threads), plan.shape());
     let mut packed = vec![f32::NAN; plan.packed_len()];
     plan.pack(&team, w, &mut packed);
     let mut y = vec![f32::NAN; shape.y_len()];
@@ -53,7 +64,11 @@ fn forward(
 }
 
 fn input_grad(shape: &Conv2dShape, isa: Isa, threads: usize, dy: &[f32], w: &[f32]) -> Vec<f32> {
-    let (team, plan) = (Team::new(threads), InputGradPlan::new(*shape, isa));
+    run_input_grad(&InputGradPlan::new(*shape, isa, Algorithms::Exact), threads, dy, w)
+}
+
+pub(super) fn run_input_grad(plan: &InputGradPlan, threads: usize, dy: &[f32], w: &[f32]) -> Vec<f32> {
+    let (team, shape) = (Team::new(threads), plan.shape());
     let mut packed = vec![f32::NAN; plan.packed_len()];
     plan.pack(&team, w, &mut packed);
     let mut dx = vec![f32::NAN; shape.x_len()];
@@ -62,19 +77,19 @@ fn input_grad(shape: &Conv2dShape, isa: Isa, threads: usize, dy: &[f32], w: &[f3
     dx
 }
 
-fn exact_forward(s: &Conv2dShape, x: &[f32], w: &[f32]) -> Vec<f64> {
+pub(super) fn exact_forward(s: &Conv2dShape, x: &[f32], w: &[f32]) -> Vec<f64> {
     let mut y = vec![0.0; s.y_len()];
     reference_conv2d(s, &nhwc_to_nchw(&wide(x), [s.n, s.ic, s.ih, s.iw]), &wide(w), None, &mut y);
     nchw_to_nhwc(&y, [s.n, s.oc, s.oh(), s.ow()])
 }
 
-fn exact_input_grad(s: &Conv2dShape, dy: &[f32], w: &[f32]) -> Vec<f64> {
+pub(super) fn exact_input_grad(s: &Conv2dShape, dy: &[f32], w: &[f32]) -> Vec<f64> {
     let mut dx = vec![0.0; s.x_len()];
     reference_conv2d_input_grad(s, &nhwc_to_nchw(&wide(dy), [s.n, s.oc, s.oh(), s.ow()]), &wide(w), &mut dx);
     nchw_to_nhwc(&dx, [s.n, s.ic, s.ih, s.iw])
 }
 
-fn check_stats(y: &[f32], stats: &[f32], channels: usize, what: &str) {
+pub(super) fn check_stats(y: &[f32], stats: &[f32], channels: usize, what: &str) {
     let count = (y.len() / channels) as f64;
     for c in 0..channels {
         let values = || y.iter().skip(c).step_by(channels).map(|&v| v as f64);
@@ -124,7 +139,7 @@ fn check_shape(shape: &Conv2dShape) {
     }
 }
 
-const BASE: Conv2dShape = Conv2dShape {
+pub(super) const BASE: Conv2dShape = Conv2dShape {
     n: 1,
     ih: 9,
     iw: 11,
@@ -276,14 +291,20 @@ fn isa_best() -> Isa {
 
 #[test]
 fn names_follow_the_grammar() {
-    let plan = ForwardPlan::new(Conv2dShape { ic: 64, oc: 64, ih: 56, iw: 56, ..BASE }, Isa::Avx512);
+    let plan = ForwardPlan::new(Conv2dShape { ic: 64, oc: 64, ih: 56, iw: 56, ..BASE }, Isa::Avx512, Algorithms::Exact);
     assert_eq!(plan.kernel_name(), "conv2d_f32_6x64_avx512");
-    let plan = InputGradPlan::new(Conv2dShape { ic: 64, oc: 64, ih: 56, iw: 56, ..BASE }, Isa::Avx2);
+    let plan = InputGradPlan::new(Conv2dShape { ic: 64, oc: 64, ih: 56, iw: 56, ..BASE }, Isa::Avx2, Algorithms::Exact);
     assert_eq!(plan.kernel_name(), "conv2d_input_grad_f32_6x16_avx2");
     let depthwise = Conv2dShape { ic: 64, oc: 64, groups: 64, ih: 56, iw: 56, ..BASE };
-    assert_eq!(ForwardPlan::new(depthwise, Isa::Avx512).kernel_name(), "conv2d_depthwise_f32_14x16_avx512");
+    assert_eq!(
+        ForwardPlan::new(depthwise, Isa::Avx512, Algorithms::Exact).kernel_name(),
+        "conv2d_depthwise_f32_14x16_avx512"
+    );
     let grouped = Conv2dShape { groups: 16, ..depthwise };
-    assert_eq!(InputGradPlan::new(grouped, Isa::Avx2).kernel_name(), "conv2d_grouped_input_grad_f32_12x8_avx2");
+    assert_eq!(
+        InputGradPlan::new(grouped, Isa::Avx2, Algorithms::Exact).kernel_name(),
+        "conv2d_grouped_input_grad_f32_12x8_avx2"
+    );
 }
 
 #[test]

@@ -1,6 +1,8 @@
 use super::{BenchError, Timing, time};
 use std::convert::Infallible;
-use striate_kernels::conv::{Conv2dShape, Epilogue, ForwardArgs, ForwardPlan, InputGradPlan, WeightGradPlan};
+use striate_kernels::conv::{
+    Algorithms, Conv2dShape, Epilogue, ForwardArgs, ForwardPlan, InputGradPlan, WeightGradPlan,
+};
 use striate_kernels::cpu::measure_peak;
 use striate_kernels::mem::AlignedBuf;
 use striate_kernels::rng::{fill_normal, stream_key};
@@ -29,6 +31,8 @@ pub struct ConvBench {
     pub threads: usize,
     /// How long to measure, in seconds.
     pub seconds: f64,
+    /// Direct sums alone.
+    pub exact: bool,
 }
 
 /// What it reached.
@@ -59,7 +63,8 @@ fn noise(len: usize, purpose: &str) -> AlignedBuf {
 /// # Errors
 /// A shape that is none.
 pub fn bench_conv(bench: &ConvBench) -> Result<ConvReport, BenchError> {
-    let ConvBench { shape, pass, threads, seconds } = *bench;
+    let ConvBench { shape, pass, threads, seconds, exact } = *bench;
+    let algorithms = if exact { Algorithms::Exact } else { Algorithms::Fast };
     shape.check()?;
     let (team, isa) = (Team::new(threads), isa());
     let peak_gflops = measure_peak(&team, isa);
@@ -67,7 +72,7 @@ pub fn bench_conv(bench: &ConvBench) -> Result<ConvReport, BenchError> {
     let _awake = team.enter();
     let (timing, kernel) = match pass {
         ConvPass::Forward => {
-            let plan = ForwardPlan::new(shape, isa);
+            let plan = ForwardPlan::new(shape, isa, algorithms);
             let mut packed = AlignedBuf::zeroed(plan.packed_len());
             let mut scratch = AlignedBuf::zeroed(plan.scratch_len(threads));
             plan.pack(&team, &w, &mut packed);
@@ -82,7 +87,7 @@ pub fn bench_conv(bench: &ConvBench) -> Result<ConvReport, BenchError> {
             (timing, plan.kernel_name())
         }
         ConvPass::BackwardData => {
-            let plan = InputGradPlan::new(shape, isa);
+            let plan = InputGradPlan::new(shape, isa, algorithms);
             let mut packed = AlignedBuf::zeroed(plan.packed_len());
             let mut scratch = AlignedBuf::zeroed(plan.scratch_len(threads));
             let timing = time(seconds, || {
