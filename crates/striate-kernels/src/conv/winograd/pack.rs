@@ -34,16 +34,19 @@ impl<const A: usize> Kernel for PackJob<'_, A> {
             let source = &filters[k * plan.weights.k_stride..];
             // One check for all taps of all lanes.
             let source = &source[..(valid - 1) * plan.weights.m_stride + 9];
-            let load = |tap: usize| {
-                let mut lanes = [0f32; 16];
-                for (lane, value) in lanes[..valid].iter_mut().enumerate() {
-                    *value = source[lane * plan.weights.m_stride + tap];
+            let mut columns = [[s.zero(); A]; 3];
+            for (c, column) in columns.iter_mut().enumerate() {
+                let mut line = [s.zero(); 3];
+                for (r, value) in line.iter_mut().enumerate() {
+                    let mut lanes = [0f32; 16];
+                    for (lane, value) in lanes[..valid].iter_mut().enumerate() {
+                        *value = source[lane * plan.weights.m_stride + taps[r][c]];
+                    }
+                    // SAFETY: an array of at least LANES floats.
+                    *value = unsafe { s.load(lanes.as_ptr()) };
                 }
-                // SAFETY: an array of at least LANES floats.
-                unsafe { s.load(lanes.as_ptr()) }
-            };
-            let columns: [[S::V; A]; 3] =
-                std::array::from_fn(|c| filter_line(s, [load(taps[0][c]), load(taps[1][c]), load(taps[2][c])]));
+                *column = filter_line(s, line);
+            }
             for i in 0..A {
                 let row: [S::V; A] = filter_line(s, [columns[0][i], columns[1][i], columns[2][i]]);
                 for (j, &value) in row.iter().enumerate() {

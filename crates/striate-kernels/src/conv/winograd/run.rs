@@ -43,16 +43,12 @@ impl<const A: usize, const M: usize> Kernel for Items<'_, A, M> {
 
 /// The tiles of a band, in order: image, and first row and column of the outputs.
 #[inline(always)]
-fn for_each_tile<const M: usize>(plan: &Winograd, band: &Band, mut each: impl FnMut(usize, [usize; 3])) {
-    let mut tile = 0;
-    for image in band.images.clone() {
-        for row in band.rows.clone().step_by(M) {
-            for column in (0..plan.problem.out[1]).step_by(M) {
-                each(tile, [image, row, column]);
-                tile += 1;
-            }
-        }
-    }
+fn tiles<const M: usize>(plan: &Winograd, band: &Band) -> impl Iterator<Item = [usize; 3]> {
+    let (rows, width) = (band.rows.clone(), plan.problem.out[1]);
+    band.images.clone().flat_map(move |image| {
+        let rows = rows.clone().step_by(M);
+        rows.flat_map(move |row| (0..width).step_by(M).map(move |column| [image, row, column]))
+    })
 }
 
 /// Tiles of inputs to [positions][tiles][channels].
@@ -77,65 +73,91 @@ impl<const A: usize, const M: usize> Kernel for TransformInputs<'_, A, M> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (plan, p) = (self.plan, &self.plan.problem);
-        let offset = [p.taps[0][0].offset, p.taps[1][0].offset];
-        // The rows (or columns) of a tile that lie inside the source.
-        let inside = |axis: usize, first: isize| {
-            let size = p.src[axis] as isize;
-            let (low, high) = ((-first).clamp(0, A as isize), (size - first).clamp(0, A as isize));
-            low as usize..high.max(low) as usize
-        };
         let to = self.inputs.as_mut_ptr();
-        for_each_tile::<M>(plan, self.band, |tile, [image, row, column]| {
-            let (row, column) = (row as isize + offset[0], column as isize + offset[1]);
-            let pixel = ((image * p.src[0]) as isize + row) * p.src[1] as isize + column;
-            let patch = Patch {
+        for (tile, [image, row, column]) in tiles::<M>(plan, self.band).enumerate() {
+            let first = [row as isize + p.taps[0][0].offset, column as isize + p.taps[1][0].offset];
+            let pixel = ((image * p.src[0]) as isize + first[0]) * p.src[1] as isize + first[1];
+            let mut patch = Patch {
                 at: self.x.as_ptr().wrapping_offset(pixel * p.k_c as isize),
                 row_pitch: p.src[1] * p.k_c,
                 pitch: p.k_c,
-                rows: inside(0, row),
-                columns: inside(1, column),
+                rows: inside::<A>(first[0], p.src[0]),
+                columns: inside::<A>(first[1], p.src[1]),
             };
             let whole = patch.rows == (0..A) && patch.columns == (0..A);
             for c in (0..p.k_c).step_by(S::LANES) {
-                let n = p.k_c - c;
                 // SAFETY: positions of the patch inside the source are read; the matrices have room for whole vectors.
                 unsafe {
                     let to = to.add(tile * plan.inputs.tile + c);
-                    let position = plan.inputs.position;
-                    let from = |i: usize, j: usize| patch.at.wrapping_add(i * patch.row_pitch + j * patch.pitch + c);
-                    if whole && n >= S::LANES {
-                        transform_inputs::<S, A>(s, |i, j| s.load(from(i, j)), to, position);
-                    } else {
-                        let within = |i: usize, j: usize| patch.rows.contains(&i) && patch.columns.contains(&j);
-                        let load = |i, j| if within(i, j) { s.load_partial(from(i, j), n) } else { s.zero() };
-                        transform_inputs::<S, A>(s, load, to, position);
-                    }
+                    let n = p.k_c - c;
+                    let columns = if whole && n >= S::LANES { patch.load::<S, A>(s) } else { patch.load_part(s, n) };
+                    transform_inputs::<S, A>(s, &columns, to, plan.inputs.position);
                 }
+                patch.at = patch.at.wrapping_add(S::LANES);
             }
-        });
+        }
     }
 }
 
-/// Transforms one vector of channels of one tile.
+/// The rows (or columns) of a tile that lie inside a source of `size`, where the tile's first is `first`.
+fn inside<const A: usize>(first: isize, size: usize) -> Range<usize> {
+    let (low, high) = ((-first).clamp(0, A as isize), (size as isize - first).clamp(0, A as isize));
+    low as usize..high.max(low) as usize
+}
+
+// Loops instead of closures here and below: a closure that is not inlined is compiled without the instruction set.
+impl Patch {
+    /// The columns of a tile that lies inside the source, transformed.
+    ///
+    /// # Safety
+    /// All of the tile is readable for a vector.
+    #[inline(always)]
+    unsafe fn load<S: Simd, const A: usize>(&self, s: S) -> [[S::V; A]; A] {
+        let mut columns = [[s.zero(); A]; A];
+        for (j, column) in columns.iter_mut().enumerate() {
+            for (i, value) in column.iter_mut().enumerate() {
+                // SAFETY: by contract.
+                *value = unsafe { s.load(self.at.add(i * self.row_pitch + j * self.pitch)) };
+            }
+            *column = input_line(s, *column);
+        }
+        columns
+    }
+
+    /// The same for a tile that the source's edge or the last vector cuts: `n` channels.
+    ///
+    /// # Safety
+    /// The rows and columns inside the source are readable for `n` floats.
+    #[inline(always)]
+    unsafe fn load_part<S: Simd, const A: usize>(&self, s: S, n: usize) -> [[S::V; A]; A] {
+        let mut columns = [[s.zero(); A]; A];
+        for (j, column) in columns.iter_mut().enumerate() {
+            for (i, value) in column.iter_mut().enumerate() {
+                if self.rows.contains(&i) && self.columns.contains(&j) {
+                    let at = self.at.wrapping_add(i * self.row_pitch + j * self.pitch);
+                    // SAFETY: by contract.
+                    *value = unsafe { s.load_partial(at, n) };
+                }
+            }
+            *column = input_line(s, *column);
+        }
+        columns
+    }
+}
+
+/// Transforms the rows of one vector of channels of one tile, given its transformed columns, and stores them.
 ///
 /// # Safety
 /// `to` is writable for a vector at each of the A² positions.
 #[inline(always)]
-unsafe fn transform_inputs<S: Simd, const A: usize>(
-    s: S,
-    load: impl Fn(usize, usize) -> S::V,
-    to: *mut f32,
-    position: usize,
-) {
-    let mut rows = [[s.zero(); A]; A];
-    for j in 0..A {
-        let column = input_line::<S, A>(s, std::array::from_fn(|i| load(i, j)));
-        for i in 0..A {
-            rows[i][j] = column[i];
+unsafe fn transform_inputs<S: Simd, const A: usize>(s: S, columns: &[[S::V; A]; A], to: *mut f32, position: usize) {
+    for i in 0..A {
+        let mut row = columns[0];
+        for j in 0..A {
+            row[j] = columns[j][i];
         }
-    }
-    for (i, row) in rows.into_iter().enumerate() {
-        for (j, &value) in input_line(s, row).iter().enumerate() {
+        row = input_line(s, row);
+        for (j, &value) in row.iter().enumerate() {
             // SAFETY: by contract.
             unsafe { s.store(to.add((i * A + j) * position), value) };
         }
@@ -233,52 +255,95 @@ impl<const A: usize, const M: usize> Kernel for TransformOutputs<'_, A, M> {
         let (part, b) = (self.part, self.buffers);
         let (plan, p) = (part.plan, &part.plan.problem);
         let (first, lanes) = (part.channel::<S>(), part.lanes::<S>());
-        for_each_tile::<M>(plan, part.band, |tile, [image, row, column]| {
+        for (tile, [image, row, column]) in tiles::<M>(plan, part.band).enumerate() {
             let (rows, columns) = (M.min(part.band.rows.end - row), M.min(p.out[1] - column));
             let pixel = ((image * p.dst[0] + row) * p.dst[1] + column) * p.m_c + first;
             for c in (0..lanes).step_by(S::LANES) {
                 let n = lanes - c;
+                let target = Target { at: pixel + c, channel: first + c, row_pitch: p.dst[1] * p.m_c, pitch: p.m_c };
                 // SAFETY: the products of this tile; its outputs, which are this item's.
                 unsafe {
                     let from = self.products.as_ptr().add(tile * plan.products.tile + c);
-                    let values = transform_outputs::<S, A, M>(s, from, plan.products.position);
-                    let bias = b.bias.map(|bias| s.load_partial(bias.as_ptr().add(first + c), n));
-                    for (i, row) in values.iter().enumerate().take(rows) {
-                        for (j, &value) in row.iter().enumerate().take(columns) {
-                            let at = pixel + c + (i * p.dst[1] + j) * p.m_c;
-                            let mut y = value;
-                            if let Some(bias) = bias {
-                                y = s.add(y, bias);
-                            }
-                            if let Some(residual) = b.residual {
-                                y = s.add(y, s.load_partial(residual.as_ptr().add(at), n));
-                            }
-                            s.store_partial(b.y.as_mut_ptr().add(at), n, b.activation.apply_hot(s, y));
-                        }
+                    let columns_of = transform_columns::<S, A, M>(s, from, plan.products.position);
+                    if n >= S::LANES && rows == M && columns == M {
+                        target.store::<S, A, M>(s, &columns_of, b, (M, M, S::LANES));
+                    } else {
+                        target.store::<S, A, M>(s, &columns_of, b, (rows, columns, n));
                     }
                 }
             }
-        });
+        }
     }
 }
 
-/// The outputs of one vector of channels of one tile.
+/// The products' columns of one vector of channels of one tile, transformed: [columns][rows].
 ///
 /// # Safety
 /// `from` is readable for a vector at each of the A² positions.
 #[inline(always)]
-unsafe fn transform_outputs<S: Simd, const A: usize, const M: usize>(
+unsafe fn transform_columns<S: Simd, const A: usize, const M: usize>(
     s: S,
     from: *const f32,
     position: usize,
-) -> [[S::V; M]; M] {
-    let mut rows = [[s.zero(); A]; M];
-    for j in 0..A {
+) -> [[S::V; M]; A] {
+    let mut columns = [[s.zero(); M]; A];
+    for (j, column) in columns.iter_mut().enumerate() {
+        let mut products = [s.zero(); A];
+        for (i, product) in products.iter_mut().enumerate() {
+            // SAFETY: by contract.
+            *product = unsafe { s.load(from.add((i * A + j) * position)) };
+        }
+        *column = output_line(s, products);
+    }
+    columns
+}
+
+/// Where the outputs of one vector of channels of one tile go, in floats.
+struct Target {
+    at: usize,
+    /// The first output channel.
+    channel: usize,
+    row_pitch: usize,
+    pitch: usize,
+}
+
+impl Target {
+    /// Transforms the rows, applies the epilogue, and writes the first `rows`, `columns` and lanes.
+    ///
+    /// # Safety
+    /// These outputs are the caller's, and bias and residual have the sizes of the problem.
+    #[inline(always)]
+    unsafe fn store<S: Simd, const A: usize, const M: usize>(
+        &self,
+        s: S,
+        columns_of: &[[S::V; M]; A],
+        b: &Buffers,
+        (rows, columns, n): (usize, usize, usize),
+    ) {
         // SAFETY: by contract.
-        let column: [S::V; A] = std::array::from_fn(|i| unsafe { s.load(from.add((i * A + j) * position)) });
-        for (row, value) in rows.iter_mut().zip(output_line::<S, A, M>(s, column)) {
-            row[j] = value;
+        unsafe {
+            let bias = match b.bias {
+                Some(bias) => s.load_partial(bias.as_ptr().add(self.channel), n),
+                None => s.zero(),
+            };
+            for i in 0..M {
+                let mut products = [s.zero(); A];
+                for (j, product) in products.iter_mut().enumerate() {
+                    *product = columns_of[j][i];
+                }
+                let outputs: [S::V; M] = output_line(s, products);
+                for (j, &output) in outputs.iter().enumerate() {
+                    if i < rows && j < columns {
+                        let at = self.at + i * self.row_pitch + j * self.pitch;
+                        let mut y = if b.bias.is_some() { s.add(output, bias) } else { output };
+                        if let Some(residual) = b.residual {
+                            y = s.add(y, s.load_partial(residual.as_ptr().add(at), n));
+                        }
+                        y = b.activation.apply_hot(s, y);
+                        s.store_partial(b.y.as_mut_ptr().add(at), n, y);
+                    }
+                }
+            }
         }
     }
-    rows.map(|row| output_line::<S, A, M>(s, row))
 }
