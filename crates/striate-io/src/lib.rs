@@ -24,6 +24,7 @@ mod atomic;
 mod bytes;
 mod checkpoint;
 mod error;
+mod graph;
 mod input;
 mod npy;
 mod npz;
@@ -37,6 +38,7 @@ pub use checkpoint::{
     Checkpoint, Latest, checkpoint_path, read_checkpoint, read_latest, write_checkpoint, write_checkpoint_with,
 };
 pub use error::{Error, Result};
+pub use graph::{read_graph, write_graph};
 pub use npy::{npy_bytes, parse_npy, read_npy, write_npy};
 pub use npz::{read_npz, write_npz};
 pub use safetensors::{Safetensors, parse_safetensors, read_safetensors, safetensors_bytes, write_safetensors};
