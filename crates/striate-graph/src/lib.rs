@@ -13,6 +13,8 @@
 #![deny(unsafe_code)]
 
 mod array;
+#[cfg(feature = "ndarray")]
+mod convert;
 mod display;
 mod dtype;
 mod error;
