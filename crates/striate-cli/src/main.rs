@@ -12,6 +12,7 @@ mod model;
 mod models;
 mod output;
 mod predict;
+mod preprocess;
 mod run;
 mod stop;
 mod table;

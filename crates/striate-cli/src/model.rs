@@ -5,8 +5,8 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use striate::io::{FileFormat, Weights, detect_format, fit_names, read_weights};
 use striate::nn::{Module, StateDict};
-use striate::vision::models::{ModelError, ModelSpec, find_model, load_model};
-use striate::vision::transforms::Preprocess;
+use striate::vision::models::{ModelError, ModelSpec, PresetReason, find_model, find_preset, load_model};
+use striate::vision::transforms::{Preprocess, PreprocessOverrides};
 
 /// MODEL and `--weights`.
 #[derive(Args, Clone, Debug)]
@@ -42,6 +42,8 @@ pub struct Model {
     pub class_names: Option<Vec<String>>,
     /// What pictures go through before the net.
     pub preprocess: Preprocess,
+    /// Who says so.
+    pub prepared_by: String,
     /// Where its values come from.
     pub origin: Origin,
 }
@@ -52,20 +54,25 @@ impl Model {
         self.class_names.clone().unwrap_or_else(|| (0..classes).map(|index| index.to_string()).collect())
     }
 
-    /// Tells on stderr what has to be assumed because no file says it.
+    /// Tells on stderr how pictures are prepared and who says so, and what has to be assumed.
     pub fn tell_assumptions(&self) {
-        let p = &self.preprocess;
         if self.origin == Origin::Fresh {
             eprintln!("note: {} has fresh random weights; give --weights, a run folder or a weights file", self.name);
         }
-        if !matches!(self.origin, Origin::Ours(_)) {
-            let resize = p.resize.map_or("no resize".to_owned(), |to| format!("resize {to:?}"));
-            let crop = p.crop.map_or(String::new(), |[h, w]| format!(", centre {h}x{w}"));
-            eprintln!(
-                "note: no file says how pictures are prepared; taking {resize}{crop}, {} channel(s), value / 255, mean {:?}, std {:?}",
-                p.channels, p.mean, p.std
-            );
+        eprintln!("note: pictures are prepared as {}: {}", self.prepared_by, self.preprocess);
+        if let (Origin::Plain(path), Some(names)) = (&self.origin, &self.class_names) {
+            let file = path.display();
+            eprintln!("note: {file} has {} classes and no names for them; taking ImageNet's", names.len());
         }
+    }
+
+    /// With other preprocessing where the user wants it.
+    pub fn prepare(mut self, overrides: &PreprocessOverrides) -> Result<Model, Failure> {
+        if *overrides != PreprocessOverrides::default() {
+            self.preprocess = self.preprocess.with(overrides).map_err(|error| Failure::usage(error.to_string()))?;
+            self.prepared_by += ", with the flags' changes";
+        }
+        Ok(self)
     }
 }
 
@@ -148,14 +155,29 @@ fn open_ours(path: &Path) -> Result<Model, Failure> {
         input: info.input,
         class_names: Some(info.class_names),
         preprocess: info.preprocess,
+        prepared_by: "the weights file says".to_owned(),
         origin: Origin::Ours(path.to_path_buf()),
     })
 }
 
-/// Without class names, for the usual preprocessing.
+/// A net of which no file says how pictures are prepared: as for torchvision's published weights, where it is one of its nets.
 fn bare(spec: &'static ModelSpec, net: Box<dyn Module>, input: [usize; 3], origin: Origin) -> Model {
-    let preprocess = spec.preprocess(input);
-    Model { name: spec.name.to_owned(), net, input, class_names: None, preprocess, origin }
+    let file = match &origin {
+        Origin::Plain(path) => Some(path.as_path()),
+        _ => None,
+    };
+    let (preprocess, prepared_by) = match find_preset(spec.name, file).filter(|_| input[0] == 3) {
+        Some((preset, reason)) => {
+            let why = match reason {
+                PresetReason::FileName => "named by the file",
+                PresetReason::Default => "the net's default, as no file says",
+            };
+            let by = format!("for torchvision's {} {} ({why})", spec.name, preset.weights);
+            (preset.preprocess_at([input[1], input[2]]), by)
+        }
+        None => (spec.preprocess(input), "usual, as no file says".to_owned()),
+    };
+    Model { name: spec.name.to_owned(), net, input, class_names: None, preprocess, prepared_by, origin }
 }
 
 fn open_weights(spec: &'static ModelSpec, path: &Path, input: Option<[usize; 3]>) -> Result<Model, Failure> {
@@ -176,12 +198,16 @@ fn open_weights(spec: &'static ModelSpec, path: &Path, input: Option<[usize; 3]>
     let (dict, names) = fit_names(arrays, &*plain);
     notes.iter().chain(&names).for_each(|note| eprintln!("note: {}: {note}", path.display()));
     let (channels, classes) = sizes_in(&*plain, &dict);
-    let [_, height, width] = input.unwrap_or(spec.input);
+    let preset = find_preset(spec.name, Some(path)).map(|(preset, _)| preset);
+    let usual = preset.and_then(|preset| preset.crop).map_or(spec.input, |side| [3, side, side]);
+    let [_, height, width] = input.unwrap_or(usual);
     let input = [channels.unwrap_or(spec.input[0]), height, width];
     let net = spec.structure(input, classes.unwrap_or(spec.classes))?;
     net.load_state_dict(&dict, true)
         .map_err(|source| ModelError::Weights { path: path.into(), source: Box::new(source) })?;
-    Ok(bare(spec, net, input, Origin::Plain(path.to_path_buf())))
+    let names = preset.and_then(|preset| preset.class_names());
+    let class_names = names.filter(|names| names.len() == classes.unwrap_or(spec.classes));
+    Ok(Model { class_names, ..bare(spec, net, input, Origin::Plain(path.to_path_buf())) })
 }
 
 /// Channels and classes of a state dict: of the first and of the last weight of the net.

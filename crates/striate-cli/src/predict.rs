@@ -4,6 +4,7 @@ use crate::compute::ComputeArgs;
 use crate::failure::Failure;
 use crate::model::{Model, ModelArgs};
 use crate::output::{Output, OutputArgs, print_json, print_line};
+use crate::preprocess::PreprocessArgs;
 use crate::val::classes_of;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
@@ -32,6 +33,11 @@ pub struct PredictArgs {
     /// Classes to show of each picture.
     #[arg(long, value_name = "K", default_value = "5", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     top: usize,
+    /// Write what the net sees of each picture, [1, C, H, W], as DIR/0.npy, DIR/1.npy, … for `striate run`.
+    #[arg(long, value_name = "DIR")]
+    save_inputs: Option<PathBuf>,
+    #[command(flatten)]
+    preprocess: PreprocessArgs,
     #[command(flatten)]
     compute: ComputeArgs,
     #[command(flatten)]
@@ -109,6 +115,8 @@ struct Predictor<'a> {
     waiting: Vec<Prepared>,
     output: Output,
     top: usize,
+    /// Where what the net sees is written, and how many files there are.
+    saved: Option<(PathBuf, usize)>,
 }
 
 impl Predictor<'_> {
@@ -118,6 +126,12 @@ impl Predictor<'_> {
         let (values, shape) = preprocess
             .apply(&image, Layout::Nchw)
             .map_err(|error| Failure::data(format!("{}: {error}", path.display())))?;
+        if let Some((folder, count)) = &mut self.saved {
+            let array = Array::from_vec(shape, values.clone())?;
+            let path = folder.join(format!("{count}.npy"));
+            striate::io::write_npy(&path, &array).map_err(|error| Failure::array_file(&error))?;
+            *count += 1;
+        }
         let fits = self.waiting.first().is_none_or(|first| first.shape == shape);
         if !fits || self.waiting.len() == BATCH {
             self.flush()?;
@@ -153,7 +167,7 @@ impl Predictor<'_> {
 
 /// Runs the verb.
 pub fn run(args: &PredictArgs) -> Result<(), Failure> {
-    let model = args.model.open(None)?;
+    let model = args.model.open(None)?.prepare(&args.preprocess.overrides())?;
     let classes = classes_of(&model)?;
     let mut paths = Vec::new();
     for source in &args.sources {
@@ -168,6 +182,10 @@ pub fn run(args: &PredictArgs) -> Result<(), Failure> {
         }
     }
     model.tell_assumptions();
+    let saved = args.save_inputs.clone().map(|folder| (folder, 0));
+    if let Some((folder, _)) = &saved {
+        std::fs::create_dir_all(folder).map_err(|error| Failure::io(folder, "create the folder", &error))?;
+    }
     let mut predictor = Predictor {
         names: model.names(classes),
         model: &model,
@@ -175,6 +193,7 @@ pub fn run(args: &PredictArgs) -> Result<(), Failure> {
         waiting: Vec::new(),
         output: args.output.choose(),
         top: args.top,
+        saved,
     };
     let (pictures, mut bad) = (paths.len(), 0);
     for path in paths {

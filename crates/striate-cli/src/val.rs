@@ -4,6 +4,7 @@ use crate::compute::ComputeArgs;
 use crate::failure::Failure;
 use crate::model::{Model, ModelArgs};
 use crate::output::{Output, OutputArgs, print_json, print_line};
+use crate::preprocess::PreprocessArgs;
 use crate::stop::stop_flag;
 use crate::table::table;
 use clap::builder::RangedU64ValueParser;
@@ -43,6 +44,8 @@ pub struct ValArgs {
     /// Threads that load pictures; the result does not depend on it.
     #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(0..=256))]
     workers: Option<usize>,
+    #[command(flatten)]
+    preprocess: PreprocessArgs,
     #[command(flatten)]
     compute: ComputeArgs,
     #[command(flatten)]
@@ -160,7 +163,7 @@ pub fn classes_of(model: &Model) -> Result<usize, Failure> {
 
 /// Runs the verb.
 pub fn run(args: &ValArgs, started: Instant) -> Result<(), Failure> {
-    let model = args.model.open(None)?;
+    let model = args.model.open(None)?.prepare(&args.preprocess.overrides())?;
     let source = open_data(args.data.as_deref())?;
     model.tell_assumptions();
     let (split, part) = choose_part(&source, args.split)?;

@@ -15,6 +15,7 @@
 mod array;
 #[cfg(feature = "ndarray")]
 mod convert;
+mod cut;
 mod display;
 mod dtype;
 mod error;

@@ -24,6 +24,8 @@ pub struct Trace(Rc<RefCell<State>>);
 struct State {
     graph: Graph,
     mode: Mode,
+    /// Layers that behave as in evaluation all the same.
+    frozen: Vec<Arc<str>>,
     scopes: Vec<Arc<str>>,
     /// The node of each cell that has been read, by slot.
     parameters: HashMap<usize, NodeId>,
@@ -51,14 +53,26 @@ impl Trace {
         Trace(Rc::new(RefCell::new(State {
             graph: Graph::default(),
             mode,
+            frozen: Vec::new(),
             scopes: Vec::new(),
             parameters: HashMap::new(),
         })))
     }
 
-    /// Train or eval.
+    /// Train or eval; eval within a layer that [`Trace::freeze`] named.
     pub fn mode(&self) -> Mode {
-        self.0.borrow().mode
+        let state = self.0.borrow();
+        let within = |path: &str, layer: &str| {
+            path.strip_prefix(layer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let is_frozen = state.scopes.last().is_some_and(|path| state.frozen.iter().any(|layer| within(path, layer)));
+        if is_frozen { Mode::Eval } else { state.mode }
+    }
+
+    /// Lets the layers at and below these paths behave as in evaluation, whatever the mode of the trace: nothing in them is random,
+    /// and batch norm neither uses nor updates the statistics of the batch.
+    pub fn freeze<S: AsRef<str>>(&self, layers: &[S]) {
+        self.0.borrow_mut().frozen.extend(layers.iter().map(|layer| Arc::from(layer.as_ref())));
     }
 
     /// A value that each run gives.

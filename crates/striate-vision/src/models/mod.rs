@@ -9,15 +9,19 @@
 //! ```
 
 mod file;
+mod imagenet;
 mod lenet;
 mod mobilenet;
+mod presets;
 mod resnet;
 mod small;
 mod vgg;
 
 pub use file::{LoadedModel, LoadedWeights, ModelInfo, load_model, load_weights, save_model};
+pub use imagenet::{IMAGENET_CLASSES_LICENSE, imagenet_classes};
 pub use lenet::LeNet;
 pub use mobilenet::{InvertedResidual, MobileNetV2};
+pub use presets::{PresetReason, WeightsPreset, find_preset, weights_presets};
 pub use resnet::{BasicBlock, Bottleneck, ResNet, ResNetSpec};
 pub use small::SmallNet;
 pub use vgg::Vgg;
@@ -233,11 +237,11 @@ impl ModelSpec {
         Ok(net)
     }
 
-    /// What pictures go through before this net where nothing better is known: torchvision's for its nets at 224 pixels, else
-    /// resized to the input with values from 0 to 1.
+    /// What pictures go through before this net where nothing better is known: that of torchvision's default weights for its
+    /// nets, brought to the size of the input; else resized to the input with values from 0 to 1.
     pub fn preprocess(&self, [channels, height, width]: [usize; 3]) -> Preprocess {
-        match (self.input, [channels, height, width]) {
-            (IMAGENET, IMAGENET) => Preprocess::imagenet(),
+        match find_preset(self.name, None) {
+            Some((preset, _)) if channels == 3 => preset.preprocess_at([height, width]),
             _ => Preprocess::exact(height, width, channels),
         }
     }

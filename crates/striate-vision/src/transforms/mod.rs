@@ -38,7 +38,7 @@ pub use geometry::{
 };
 pub(crate) use mixing::MixBatch;
 pub use mixing::{EraseValue, Mixing, RandomErasing};
-pub use preprocess::{Layout, Normalize, Preprocess};
+pub use preprocess::{Layout, Normalize, Preprocess, PreprocessOverrides};
 pub use resize::{Interpolation, Resize, ResizeTo, resize};
 
 use crate::data::Image;

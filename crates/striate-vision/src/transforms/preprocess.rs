@@ -111,6 +111,37 @@ pub struct Preprocess {
     pub std: Vec<f32>,
 }
 
+/// Parts of a [`Preprocess`] that a user wants otherwise.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PreprocessOverrides {
+    /// Another size, or none.
+    pub resize: Option<Option<ResizeTo>>,
+    /// Another crop, or none.
+    pub crop: Option<Option<[usize; 2]>>,
+    /// Another resampling.
+    pub interpolation: Option<Interpolation>,
+    /// Other means.
+    pub mean: Option<Vec<f32>>,
+    /// Other deviations.
+    pub std: Option<Vec<f32>>,
+}
+
+impl std::fmt::Display for Preprocess {
+    /// In words, such as `shorter side to 256 (bilinear), centre 224x224, RGB / 255, mean [0.5, 0.5, 0.5], std [0.5, 0.5, 0.5]`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.resize {
+            Some(ResizeTo::Shorter(side)) => write!(f, "shorter side to {side} ({})", self.interpolation)?,
+            Some(ResizeTo::Exact([h, w])) => write!(f, "resized to {h}x{w} ({})", self.interpolation)?,
+            None => write!(f, "not resized")?,
+        }
+        if let Some([h, w]) = self.crop {
+            write!(f, ", centre {h}x{w}")?;
+        }
+        let color = if self.channels == 1 { "grey" } else { "RGB" };
+        write!(f, ", {color} / 255, mean {:?}, std {:?}", self.mean, self.std)
+    }
+}
+
 impl Preprocess {
     /// What torchvision's ImageNet weights expect at 224 pixels: shorter side 256, centre 224, the usual mean and deviation.
     pub fn imagenet() -> Self {
@@ -168,6 +199,21 @@ impl Preprocess {
             (Some(size), _) | (None, Some(ResizeTo::Exact(size))) => Some(size),
             _ => None,
         }
+    }
+
+    /// This with other parts where they are given.
+    ///
+    /// # Errors
+    /// As [`Preprocess::check`].
+    pub fn with(mut self, overrides: &PreprocessOverrides) -> Result<Self, TransformError> {
+        let o = overrides;
+        self.resize = o.resize.unwrap_or(self.resize);
+        self.crop = o.crop.unwrap_or(self.crop);
+        self.interpolation = o.interpolation.unwrap_or(self.interpolation);
+        self.mean = o.mean.clone().unwrap_or(self.mean);
+        self.std = o.std.clone().unwrap_or(self.std);
+        self.check()?;
+        Ok(self)
     }
 
     /// The part that works on bytes.

@@ -17,6 +17,29 @@ pub enum Interpolation {
     Bicubic,
 }
 
+impl Interpolation {
+    /// All names.
+    pub const NAMES: [&str; 3] = ["nearest", "bilinear", "bicubic"];
+}
+
+impl std::fmt::Display for Interpolation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(Self::NAMES[*self as usize])
+    }
+}
+
+impl std::str::FromStr for Interpolation {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "nearest" => Ok(Interpolation::Nearest),
+            "bilinear" => Ok(Interpolation::Bilinear),
+            "bicubic" => Ok(Interpolation::Bicubic),
+            _ => Err(format!("`{text}` is none of {}", Self::NAMES.join(", "))),
+        }
+    }
+}
+
 /// Bits behind the point: 8 are for the pixel, 2 for overshoot of the cubic.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 
