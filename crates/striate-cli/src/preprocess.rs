@@ -37,7 +37,9 @@ impl std::str::FromStr for Size {
     fn from_str(text: &str) -> Result<Size, String> {
         let number = |part: &str| {
             let sound = part.parse().ok().filter(|n| (1..=32_768).contains(n));
-            sound.ok_or_else(|| format!("`{text}` is no size; give a number such as 224, 224x320 (height x width), or none"))
+            sound.ok_or_else(|| {
+                format!("`{text}` is no size; give a number such as 224, 224x320 (height x width), or none")
+            })
         };
         match text.split_once('x') {
             _ if text == "none" => Ok(Size::None),

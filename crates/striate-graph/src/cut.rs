@@ -161,7 +161,8 @@ mod tests {
         assert!(before.updates.is_empty() && after.updates.len() == 1);
         assert!(!after.inputs().any(|(name, ..)| &**name == "x"));
         let x = Array::from_vec([2, 3], vec![1.0f32, 1.0, 1.0, -1.0, -1.0, -1.0]).unwrap();
-        let expected = interpret(&whole, &[("x", x.clone())], &RunOptions { apply_updates: false, ..RunOptions::default() });
+        let expected =
+            interpret(&whole, &[("x", x.clone())], &RunOptions { apply_updates: false, ..RunOptions::default() });
         let features = run(&before, &[("x", &x)]);
         let got = run(&after, &[("cut.0", &features[0])]);
         assert!(got[0].bits_eq(&expected.unwrap()[0]));

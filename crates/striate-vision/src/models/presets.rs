@@ -97,11 +97,7 @@ impl WeightsPreset {
         let usual = self.preprocess();
         let Some(side) = self.crop else { return usual };
         let resize = (self.resize * height.min(width)) as f64 / side as f64;
-        Preprocess {
-            resize: Some(ResizeTo::Shorter(resize.round() as usize)),
-            crop: Some([height, width]),
-            ..usual
-        }
+        Preprocess { resize: Some(ResizeTo::Shorter(resize.round() as usize)), crop: Some([height, width]), ..usual }
     }
 
     /// Names of the classes that the weights tell apart, where they are ImageNet's.
