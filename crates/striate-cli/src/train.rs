@@ -8,9 +8,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use striate::train::{
-    Augment, ClassWeights, EpochRecord, Event, Metrics, MixingName, OptimizerName, Reporter, ScheduleName, TrainConfig,
-    TrainOptions, read_config, resume, train,
+    Augment, ClassWeights, EpochRecord, Event, Freeze, Metrics, MixingName, OptimizerName, Reporter, ScheduleName,
+    TrainConfig, TrainOptions, read_config, resume, train,
 };
+use striate::vision::transforms::Interpolation;
 
 /// Time between two progress lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -35,9 +36,19 @@ pub struct TrainArgs {
     /// Name of the net; `striate models` lists them.
     #[arg(long)]
     model: Option<String>,
-    /// Weights to start from (.safetensors); layers of another shape start fresh.
+    /// Weights to go on from; a head for other classes is replaced.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
+    /// Leave everything but the head (`backbone`) or the first N blocks as they are; with `backbone` the head learns from features
+    /// that are computed once.
+    #[arg(long, value_name = "N|backbone")]
+    freeze: Option<Freeze>,
+    /// Leave all batch norms as they are.
+    #[arg(long)]
+    freeze_bn: bool,
+    /// Random views of each picture whose features are kept, besides the plain one, with --freeze backbone.
+    #[arg(long, value_name = "K")]
+    feature_views: Option<u64>,
     /// Number of epochs.
     #[arg(long)]
     epochs: Option<u64>,
@@ -50,6 +61,24 @@ pub struct TrainArgs {
     /// Learning rate at its top.
     #[arg(long)]
     lr: Option<f64>,
+    /// How many times the rest's learning rate is the head's.
+    #[arg(long, value_name = "X")]
+    head_lr_factor: Option<f64>,
+    /// Factor of the learning rate from each block to the one before it, such as 0.8.
+    #[arg(long, value_name = "X")]
+    layer_decay: Option<f64>,
+    /// Length of the shorter side before the centre crop, which is --imgsz.
+    #[arg(long, value_name = "N")]
+    resize: Option<usize>,
+    /// nearest, bilinear or bicubic.
+    #[arg(long)]
+    interpolation: Option<Interpolation>,
+    /// Mean of each channel, of values from 0 to 1 [default: that of the weights, else of the data].
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires = "std")]
+    mean: Option<Vec<f32>>,
+    /// Deviation of each channel.
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', requires = "mean")]
+    std: Option<Vec<f32>>,
     /// sgd, adam, adamw, rmsprop or lion.
     #[arg(long)]
     optimizer: Option<OptimizerName>,
@@ -131,6 +160,15 @@ impl TrainArgs {
             batch: self.batch,
             imgsz: self.imgsz,
             lr: self.lr,
+            head_lr_factor: self.head_lr_factor,
+            layer_decay: self.layer_decay,
+            freeze: self.freeze,
+            freeze_bn: self.freeze_bn.then_some(true),
+            feature_views: self.feature_views,
+            resize: self.resize,
+            interpolation: self.interpolation,
+            mean: self.mean.clone(),
+            std: self.std.clone(),
             optimizer: self.optimizer,
             momentum: self.momentum,
             weight_decay: self.weight_decay,

@@ -3,7 +3,7 @@
 use crate::{Result, TrainError};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use striate_vision::transforms::Mixing;
+use striate_vision::transforms::{Interpolation, Mixing};
 
 macro_rules! names {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
@@ -116,6 +116,49 @@ names! {
     }
 }
 
+/// Which layers training leaves as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Freeze {
+    /// All but the head.
+    Backbone,
+    /// So many blocks from the start.
+    Blocks(usize),
+}
+
+impl std::str::FromStr for Freeze {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("backbone", _) => Ok(Freeze::Backbone),
+            (_, Ok(blocks)) if blocks > 0 => Ok(Freeze::Blocks(blocks)),
+            _ => Err(format!("`{text}` is neither `backbone` nor a number of blocks from 1 on")),
+        }
+    }
+}
+
+impl TryFrom<String> for Freeze {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Freeze> for String {
+    fn from(freeze: Freeze) -> String {
+        freeze.to_string()
+    }
+}
+
+impl std::fmt::Display for Freeze {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Freeze::Backbone => f.write_str("backbone"),
+            Freeze::Blocks(blocks) => write!(f, "{blocks}"),
+        }
+    }
+}
+
 macro_rules! settings {
     ($($(#[$doc:meta])* $field:ident: $type:ty,)* @optional $($(#[$opt_doc:meta])* $opt:ident: $opt_type:ty,)*) => {
         /// What may be set, in a file (`--config`, TOML) or by flags; what is not set follows from the data by rule.
@@ -177,6 +220,10 @@ settings! {
     lr: f64,
     /// The optimizer.
     optimizer: OptimizerName,
+    /// How many times the head's learning rate is that of the rest.
+    head_lr_factor: f64,
+    /// Factor of the learning rate from each block to the one before it.
+    layer_decay: f64,
     /// Momentum of sgd and rmsprop.
     momentum: f64,
     /// Weight decay; norms and biases never decay.
@@ -193,6 +240,11 @@ settings! {
     augment: Augment,
     /// Mixing of samples.
     mixing: MixingName,
+    /// Random views of each picture whose features are kept, besides the picture as evaluation sees it, where the backbone is
+    /// frozen; 0 for that one alone.
+    feature_views: u64,
+    /// Batch norms keep statistics, factors and shifts.
+    freeze_bn: bool,
     /// Whether rare classes count more.
     class_weights: ClassWeights,
     /// Largest norm of all gradients; 0 for no clipping.
@@ -214,6 +266,16 @@ settings! {
     data: String,
     /// Weights to start from.
     weights: PathBuf,
+    /// Layers that stay as they are.
+    freeze: Freeze,
+    /// Length of the shorter side before the crop.
+    resize: usize,
+    /// How pictures are resampled.
+    interpolation: Interpolation,
+    /// Mean by channel; their number is that of the channels that the net sees.
+    mean: Vec<f32>,
+    /// Deviation by channel.
+    std: Vec<f32>,
     /// Threads; no bit depends on it.
     threads: usize,
     /// Loader threads; no bit depends on it.
@@ -232,4 +294,11 @@ pub fn read_config(path: &Path) -> Result<TrainConfig> {
     let text = std::fs::read_to_string(path).map_err(TrainError::io(path, "read"))?;
     toml::from_str(&text)
         .map_err(|error| TrainError::Config { path: path.into(), why: error.to_string().trim_end().into() })
+}
+
+impl Settings {
+    /// Whether the features of a frozen backbone are computed once, instead of in every epoch.
+    pub(crate) fn caches_features(&self) -> bool {
+        self.freeze == Some(Freeze::Backbone) && !self.mixing.mixing().is_on()
+    }
 }

@@ -1,10 +1,15 @@
 //! The rule by which settings follow from the data: its number, size and kind of pictures; never its name.
 
-use crate::config::{Augment, ClassWeights, MixingName, OptimizerName, ScheduleName, Settings, TrainConfig};
+use crate::config::{Augment, ClassWeights, Freeze, MixingName, OptimizerName, ScheduleName, Settings, TrainConfig};
 use crate::{Result, TrainError};
 use striate_vision::data::DatasetSource;
-use striate_vision::models::find_model;
+use striate_vision::models::{Pretrained, find_model};
+use striate_vision::transforms::ResizeTo;
 
+/// Most random views of each picture.
+const MOST_VIEWS: u64 = 1000;
+/// How many pictures the frozen part of a net is to see, about.
+const FEATURE_PASSES: usize = 2000;
 /// Longest side of a picture that counts as small.
 const SMALL: usize = 64;
 
@@ -41,10 +46,15 @@ struct Defaults {
     epochs: u64,
     batch: usize,
     augment: Augment,
+    /// Of the learning rate of training from nothing.
+    lr_factor: f64,
+    head_lr_factor: f64,
+    remark: &'static str,
 }
 
 fn choose_defaults(kind: &Kind) -> Defaults {
     let n = kind.pictures;
+    let (lr_factor, head_lr_factor, remark) = (1.0, 1.0, "");
     if kind.small() {
         let (epochs, batch) = match n {
             20_000.. => (12, 128),
@@ -52,7 +62,8 @@ fn choose_defaults(kind: &Kind) -> Defaults {
             _ => (40, 32),
         };
         let imgsz = kind.size[0].max(kind.size[1]);
-        return Defaults { model: "small", imgsz, epochs, batch, augment: Augment::Flip };
+        let augment = Augment::Flip;
+        return Defaults { model: "small", imgsz, epochs, batch, augment, lr_factor, head_lr_factor, remark };
     }
     let (epochs, batch) = match n {
         20_000.. => (20, 64),
@@ -60,28 +71,65 @@ fn choose_defaults(kind: &Kind) -> Defaults {
         _ => (40, 16),
     };
     let imgsz = (kind.size[0].min(kind.size[1]) / 32 * 32).clamp(64, 128);
-    Defaults { model: "resnet18", imgsz, epochs, batch, augment: Augment::Photo }
+    let augment = Augment::Photo;
+    Defaults { model: "resnet18", imgsz, epochs, batch, augment, lr_factor, head_lr_factor, remark }
 }
 
-/// The settings of a run on this data, and a line that says by which rule the unset ones were chosen.
+/// Settings with the rules by which the unset ones were chosen, and the weights to go on from.
+pub struct Resolved {
+    /// All settings.
+    pub settings: Settings,
+    /// A line on each rule.
+    pub rules: Vec<String>,
+    /// Where `weights` is set.
+    pub pretrained: Option<Pretrained>,
+}
+
+/// The settings of a run on this data.
 ///
 /// # Errors
-/// A setting out of its range, or a model that does not exist.
-pub fn resolve(config: &TrainConfig, source: &DatasetSource) -> Result<(Settings, String)> {
+/// A setting out of its range, a model that does not exist, or weights that cannot be read.
+pub fn resolve(config: &TrainConfig, source: &DatasetSource) -> Result<Resolved> {
     let kind = Kind::of(source);
-    let chosen = choose_defaults(&kind);
-    let given = config.clone();
-    let model = given.model.unwrap_or_else(|| chosen.model.to_owned());
+    let mut given = config.clone();
+    let pretrained = given.weights.as_deref().map(Pretrained::read).transpose()?;
+    let mut rules = Vec::new();
+    let fresh = choose_defaults(&kind);
+    let chosen = match &pretrained {
+        Some(pretrained) => choose_for_weights(&kind, pretrained, &mut given, &mut rules)?,
+        None => fresh,
+    };
+    let model = given.model.clone().unwrap_or_else(|| chosen.model.to_owned());
     find_model(&model)?;
+    let [h, w] = kind.size;
+    let size = if kind.small() {
+        format!("of at most {SMALL} pixels: small")
+    } else {
+        format!("above {SMALL} pixels: photographs")
+    };
+    let (n, channels) = (kind.pictures, kind.channels);
+    rules.push(format!(
+        "defaults for {n} training pictures of about {w}x{h} with {channels} channel(s) ({size}): model {}, imgsz {}, {} epochs, batch {}, augment {}{}",
+        chosen.model, chosen.imgsz, chosen.epochs, chosen.batch, chosen.augment, chosen.remark
+    ));
+    let settings = fill(given, model, &chosen, &kind);
+    check(&settings)?;
+    Ok(Resolved { settings, rules, pretrained })
+}
+
+/// What is set, and for the rest what was chosen.
+fn fill(given: TrainConfig, model: String, chosen: &Defaults, kind: &Kind) -> Settings {
     let batch = given.batch.unwrap_or_else(|| chosen.batch.min((kind.pictures / 4).max(1)));
     let optimizer = given.optimizer.unwrap_or(OptimizerName::Sgd);
     let plain = matches!(model.as_str(), "lenet") || (model.starts_with("vgg") && !model.ends_with("_bn"));
-    let settings = Settings {
+    Settings {
         epochs: given.epochs.unwrap_or(chosen.epochs),
         batch,
         imgsz: given.imgsz.unwrap_or(chosen.imgsz),
-        lr: given.lr.unwrap_or_else(|| choose_lr(optimizer, batch, plain)),
+        lr: given.lr.unwrap_or_else(|| chosen.lr_factor * choose_lr(optimizer, batch, plain)),
         optimizer,
+        head_lr_factor: given.head_lr_factor.unwrap_or(chosen.head_lr_factor),
+        layer_decay: given.layer_decay.unwrap_or(1.0),
         momentum: given.momentum.unwrap_or(0.9),
         weight_decay: given.weight_decay.unwrap_or_else(|| choose_decay(optimizer)),
         schedule: given.schedule.unwrap_or(ScheduleName::OneCycle),
@@ -90,6 +138,8 @@ pub fn resolve(config: &TrainConfig, source: &DatasetSource) -> Result<(Settings
         ema: given.ema.unwrap_or(0.0),
         augment: given.augment.unwrap_or(chosen.augment),
         mixing: given.mixing.unwrap_or(MixingName::None),
+        feature_views: given.feature_views.unwrap_or_else(|| choose_views(kind.pictures)),
+        freeze_bn: given.freeze_bn.unwrap_or(false),
         class_weights: given.class_weights.unwrap_or(ClassWeights::None),
         clip_norm: given.clip_norm.unwrap_or(0.0),
         val_fraction: given.val_fraction.unwrap_or(0.1),
@@ -101,23 +151,72 @@ pub fn resolve(config: &TrainConfig, source: &DatasetSource) -> Result<(Settings
         model,
         data: given.data,
         weights: given.weights,
+        freeze: given.freeze,
+        resize: given.resize,
+        interpolation: given.interpolation,
+        mean: given.mean,
+        std: given.std,
         threads: given.threads,
         workers: given.workers,
         project: given.project,
         name: given.name,
+    }
+}
+
+/// Random views of which features are kept: more of them where there are few pictures.
+fn choose_views(pictures: usize) -> u64 {
+    (FEATURE_PASSES / pictures.max(1)).clamp(1, 8) as u64
+}
+
+/// For training that goes on from weights: the net and the preprocessing that they are for, lower learning rates, fewer epochs.
+fn choose_for_weights(
+    kind: &Kind,
+    pretrained: &Pretrained,
+    given: &mut TrainConfig,
+    rules: &mut Vec<String>,
+) -> Result<Defaults> {
+    let usual = choose_defaults(kind);
+    let Some(name) = given.model.clone().or_else(|| pretrained.model().map(str::to_owned)) else {
+        let fix = "name the net that the weights are of";
+        return Err(TrainError::setting("--model", "missing", fix));
     };
-    check(&settings)?;
-    let [h, w] = kind.size;
-    let size = if kind.small() {
-        format!("of at most {SMALL} pixels: small")
-    } else {
-        format!("above {SMALL} pixels: photographs")
+    let spec = find_model(&name)?;
+    let channels = pretrained.channels(spec)?;
+    let side = given.imgsz;
+    let mut imgsz = spec.input[1];
+    match pretrained.preprocess(spec, side) {
+        Some((p, said)) if p.channels == channels => {
+            imgsz = p.crop.map_or(imgsz, |[h, _]| h);
+            if let Some(ResizeTo::Shorter(side)) = p.resize {
+                given.resize = given.resize.or(Some(side));
+            }
+            given.interpolation = given.interpolation.or(Some(p.interpolation));
+            given.mean.get_or_insert(p.mean.clone());
+            given.std.get_or_insert(p.std.clone());
+            rules.push(format!("pictures are prepared as {said}: {p}"));
+        }
+        _ => {}
+    }
+    if channels != kind.channels {
+        let how = if channels == 3 { "grey becomes RGB" } else { "colours become grey" };
+        rules.push(format!("the weights are for {channels} channel(s), the pictures have {}: {how}", kind.channels));
+    }
+    if given.mean.is_none() {
+        // The number of means says how many channels the net sees.
+        (given.mean, given.std) = (Some(vec![0.5; channels]), Some(vec![0.25; channels]));
+    }
+    given.model = Some(name);
+    let n = kind.pictures;
+    let head_alone = given.freeze == Some(Freeze::Backbone);
+    let (epochs, batch, lr_factor, head_lr_factor, remark) = match head_alone {
+        true => (30, 32, 0.2, 1.0, ", the learning rate of a new head alone"),
+        false => match n {
+            20_000.. => (8, 64, 0.2, 5.0, ", a fifth of the usual learning rate, five times that for the head"),
+            2_000.. => (12, 32, 0.1, 5.0, ", a tenth of the usual learning rate, five times that for the head"),
+            _ => (15, 16, 0.1, 5.0, ", a tenth of the usual learning rate, five times that for the head"),
+        },
     };
-    let rule = format!(
-        "defaults for {} training pictures of about {w}x{h} with {} channel(s) ({size}): model {}, imgsz {}, {} epochs, batch {}, augment {}",
-        kind.pictures, kind.channels, chosen.model, chosen.imgsz, chosen.epochs, chosen.batch, chosen.augment
-    );
-    Ok((settings, rule))
+    Ok(Defaults { model: spec.name, imgsz, epochs, batch, lr_factor, head_lr_factor, remark, ..usual })
 }
 
 /// The top of the learning rate; that of sgd goes with the batch (Goyal et al. 2017).
@@ -154,9 +253,16 @@ fn check(s: &Settings) -> Result<()> {
     if s.threads == Some(0) {
         return Err(TrainError::setting("--threads", 0, at_least_one));
     }
-    if !(s.lr.is_finite() && s.lr > 0.0) {
-        return Err(TrainError::setting("--lr", s.lr, "it must be above 0"));
+    for (name, value) in [("--lr", s.lr), ("--head-lr-factor", s.head_lr_factor), ("--layer-decay", s.layer_decay)] {
+        if !(value.is_finite() && value > 0.0) {
+            return Err(TrainError::setting(name, value, "it must be above 0"));
+        }
     }
+    if s.feature_views > MOST_VIEWS {
+        let fix = format!("at most {MOST_VIEWS} are possible");
+        return Err(TrainError::setting("--feature-views", s.feature_views, &fix));
+    }
+    check_channels(s)?;
     if !(s.val_fraction > 0.0 && s.val_fraction < 1.0) {
         return Err(TrainError::setting("--val-fraction", s.val_fraction, "it must lie between 0 and 1, such as 0.1"));
     }
@@ -174,4 +280,22 @@ fn check(s: &Settings) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Mean and deviation, where they are given.
+fn check_channels(s: &Settings) -> Result<()> {
+    if let Some(mean) = &s.mean
+        && !matches!(mean.len(), 1 | 3)
+    {
+        return Err(TrainError::setting(
+            "--mean",
+            format!("{mean:?}"),
+            "give one value, or one for each of 3 channels",
+        ));
+    }
+    match (&s.mean, &s.std) {
+        (Some(mean), Some(std)) if mean.len() == std.len() => Ok(()),
+        (None, None) => Ok(()),
+        _ => Err(TrainError::setting("--mean and --std", "uneven", "give both, with as many values")),
+    }
 }

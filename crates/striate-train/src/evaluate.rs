@@ -1,12 +1,13 @@
 //! A net on a part of the data.
 
 use crate::Result;
+use crate::step::Cut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use striate_graph::machine::Team;
 use striate_graph::{Array, CompileOptions, Mode, Program, ProgramCache, Session};
 use striate_nn::Module;
-use striate_vision::data::DataLoader;
+use striate_vision::data::{Batch, DataLoader};
 use striate_vision::metrics::ClassificationMetrics;
 
 /// Bytes of arenas that evaluation programs of other batch sizes may take.
@@ -30,12 +31,36 @@ pub struct Evaluator {
     team: Arc<Team>,
     programs: ProgramCache<Vec<usize>>,
     session: Option<(Vec<usize>, Session)>,
+    /// For features instead of pictures: the cut, and the shape of a picture.
+    cut: Option<(Cut, [usize; 3])>,
 }
 
 impl Evaluator {
     /// For a net of so many classes.
     pub fn new(classes: usize, options: CompileOptions, team: Arc<Team>) -> Evaluator {
-        Evaluator { classes, options, team, programs: ProgramCache::new(CACHE_BYTES), session: None }
+        Evaluator { classes, options, team, programs: ProgramCache::new(CACHE_BYTES), session: None, cut: None }
+    }
+
+    /// For features of a frozen part instead of pictures `[C, H, W]`.
+    pub(crate) fn behind(mut self, cut: Cut, picture: [usize; 3]) -> Evaluator {
+        self.cut = Some((cut, picture));
+        self
+    }
+
+    /// The logits of a batch of features.
+    fn logits_behind(&mut self, net: &dyn Module, batch: &Batch) -> Result<Array> {
+        let Some((cut, [c, h, w])) = &self.cut else { return self.logits(net, &batch.images()) };
+        let n = batch.len();
+        let inputs = cut.inputs(batch)?;
+        if self.session.as_ref().is_none_or(|(held, _)| *held != [n]) {
+            let graph = net.graph(Mode::Eval, &[n, *c, *h, *w])?;
+            let at = cut.find(&graph, "input")?;
+            let program = Program::compile(&graph.after(&at), &self.options)?;
+            self.session = Some((vec![n], Session::with_team(program, self.team.clone())));
+        }
+        let Some((_, session)) = &mut self.session else { unreachable!("it was just made") };
+        let inputs: Vec<(&str, &Array)> = inputs.iter().map(|(name, array)| (name.as_str(), array)).collect();
+        Ok(session.run(&inputs)?[0].clone())
     }
 
     /// The logits `[N, classes]` of pictures `[N, C, H, W]`.
@@ -73,7 +98,7 @@ impl Evaluator {
                 return Ok(None);
             }
             if !batch.is_empty() {
-                let logits = self.logits(net, &batch.images())?;
+                let logits = self.logits_behind(net, &batch)?;
                 let scores = logits.f32s()?;
                 counts.update(scores, &batch.labels);
                 let rows = scores.chunks_exact(self.classes).zip(&batch.labels);

@@ -4,23 +4,29 @@ use crate::Result;
 use crate::config::{Augment, Settings};
 use std::sync::Arc;
 use striate_vision::data::{
-    BadPictures, Dataset, DatasetSource, ImageLoader, LoaderOptions, Pipeline, channel_stats, class_counts,
+    BadPictures, DataLoader, Dataset, DatasetSource, ImageLoader, LoaderOptions, Pipeline, channel_stats, class_counts,
 };
 use striate_vision::metrics::{balanced_class_weights, imbalance_remark};
 use striate_vision::models::ModelInfo;
 use striate_vision::transforms::{
-    ColorJitter, Compose, Interpolation, Preprocess, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, ResizeTo,
+    ColorJitter, Compose, Preprocess, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, ResizeTo,
 };
 
 /// Pictures that mean and deviation are taken over.
 const STATISTICS: usize = 2000;
+/// Pictures that go through a frozen backbone together.
+const FEATURE_BATCH: usize = 8;
 /// Part of the shorter side that the centre crop of photographs keeps.
 const CENTRE: f64 = 0.875;
 
 /// The data of a run, ready to be loaded.
 pub(crate) struct Input {
-    pub train: ImageLoader,
-    pub val: ImageLoader,
+    pub train: Box<dyn DataLoader>,
+    pub val: Box<dyn DataLoader>,
+    train_part: Arc<dyn Dataset>,
+    val_part: Arc<dyn Dataset>,
+    options: LoaderOptions,
+    augment: Augment,
     /// Name of the part that judges the finished run, and the part if it is not val.
     pub test: Option<Arc<dyn Dataset>>,
     pub info: ModelInfo,
@@ -29,6 +35,8 @@ pub(crate) struct Input {
     /// Weights by class, for the loss.
     pub balanced: Vec<f32>,
     pub notes: Vec<String>,
+    /// Loader threads.
+    pub workers: usize,
 }
 
 /// A loader for evaluation: every picture once, in order; unreadable ones are left out and counted.
@@ -58,16 +66,24 @@ fn choose_size(source: &DatasetSource, imgsz: usize) -> [usize; 2] {
     }
 }
 
-fn choose_preprocess(source: &DatasetSource, part: &dyn Dataset, imgsz: usize) -> Result<Preprocess> {
-    let [height, width] = choose_size(source, imgsz);
-    let mut preprocess = Preprocess::exact(height, width, source.channels);
+fn choose_preprocess(source: &DatasetSource, part: &dyn Dataset, settings: &Settings) -> Result<Preprocess> {
+    let [height, width] = choose_size(source, settings.imgsz);
+    // As many as there are means: weights to go on from may want other channels than the pictures have.
+    let channels = settings.mean.as_ref().map_or(source.channels, Vec::len);
+    let mut preprocess = Preprocess::exact(height, width, channels);
+    preprocess.interpolation = settings.interpolation.unwrap_or_default();
     if source.fixed_size.is_none() {
-        let side = (imgsz as f64 / CENTRE).round() as usize;
+        let side = settings.resize.unwrap_or((settings.imgsz as f64 / CENTRE).round() as usize);
         preprocess.resize = Some(ResizeTo::Shorter(side));
         preprocess.crop = Some([height, width]);
     }
-    let stats = channel_stats(part, source.channels, &preprocess.transforms(), STATISTICS)?;
-    (preprocess.mean, preprocess.std) = (stats.mean, stats.std);
+    if let (Some(mean), Some(std)) = (&settings.mean, &settings.std) {
+        (preprocess.mean, preprocess.std) = (mean.clone(), std.clone());
+    } else {
+        let stats = channel_stats(part, channels, &preprocess.transforms(), STATISTICS)?;
+        (preprocess.mean, preprocess.std) = (stats.mean, stats.std);
+    }
+    preprocess.check().map_err(striate_vision::data::DataError::from)?;
     Ok(preprocess)
 }
 
@@ -84,7 +100,7 @@ fn training_pipeline(preprocess: &Preprocess, size: [usize; 2], augment: Augment
                 size,
                 scale: [0.25, 1.0],
                 ratio: [3.0 / 4.0, 4.0 / 3.0],
-                interpolation: Interpolation::Bilinear,
+                interpolation: preprocess.interpolation,
             };
             let jitter = ColorJitter { brightness: 0.3, contrast: 0.3, saturation: 0.3, hue: 0.0 };
             Compose::new().then(part).then(RandomHorizontalFlip::new(0.5)).then(jitter)
@@ -98,7 +114,7 @@ impl Input {
         let (train, val) = source.train_and_val(settings.val_fraction, settings.seed)?;
         let (train_len, val_len) = (train.len(), val.len());
         let counts = class_counts(&*train)?;
-        let preprocess = choose_preprocess(source, &*train, settings.imgsz)?;
+        let preprocess = choose_preprocess(source, &*train, settings)?;
         let size = choose_size(source, settings.imgsz);
         let workers = settings.workers.unwrap_or_else(|| choose_workers(source, threads));
         let options = LoaderOptions {
@@ -114,15 +130,26 @@ impl Input {
         };
         let info = ModelInfo {
             model: settings.model.clone(),
-            input: [source.channels, size[0], size[1]],
+            input: [preprocess.channels, size[0], size[1]],
             class_names: source.class_names.clone(),
             preprocess: preprocess.clone(),
         };
         let mut notes = source.notes.clone();
         notes.extend(imbalance_remark(&counts, &source.class_names));
+        let size_of_val = settings.batch.min(val_len);
         Ok(Input {
-            train: ImageLoader::new(train, training_pipeline(&preprocess, size, settings.augment)?, options)?,
-            val: evaluation_loader(val, &preprocess, settings.batch.min(val_len), workers)?,
+            train: Box::new(ImageLoader::new(
+                train.clone(),
+                training_pipeline(&preprocess, size, settings.augment)?,
+                // Where features are cached this loader has nothing to do.
+                LoaderOptions { workers: if settings.caches_features() { 0 } else { workers }, ..options.clone() },
+            )?),
+            val: Box::new(evaluation_loader(val.clone(), &preprocess, size_of_val, workers)?),
+            train_part: train,
+            val_part: val,
+            options,
+            augment: settings.augment,
+            workers,
             test: source.test.clone(),
             info,
             train_len,
@@ -130,5 +157,27 @@ impl Input {
             balanced: balanced_class_weights(&counts),
             notes,
         })
+    }
+    /// The training pictures in order, all of them: as training sees them in the epoch that is asked for, or as evaluation does.
+    pub fn views(&self, augmented: bool) -> Result<ImageLoader> {
+        let [_, height, width] = self.info.input;
+        let pipeline = match augmented {
+            true => training_pipeline(&self.info.preprocess, [height, width], self.augment)?,
+            false => Pipeline::evaluation(&self.info.preprocess)?,
+        };
+        let options = LoaderOptions {
+            batch: FEATURE_BATCH.min(self.train_len),
+            shuffle: false,
+            drop_last: false,
+            across_epochs: false,
+            ..self.options.clone()
+        };
+        Ok(ImageLoader::new(self.train_part.clone(), pipeline, options)?)
+    }
+
+    /// The val pictures.
+    pub fn val_views(&self) -> Result<ImageLoader> {
+        let batch = FEATURE_BATCH.min(self.val_len);
+        evaluation_loader(self.val_part.clone(), &self.info.preprocess, batch, self.workers)
     }
 }

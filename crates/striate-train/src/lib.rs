@@ -16,8 +16,10 @@ mod config;
 mod defaults;
 mod error;
 mod evaluate;
+mod features;
 mod folder;
 mod input;
+mod layers;
 mod metrics;
 mod report;
 mod reporter;
@@ -25,8 +27,10 @@ mod saved;
 mod step;
 mod trainer;
 
-pub use config::{Augment, ClassWeights, MixingName, OptimizerName, ScheduleName, Settings, TrainConfig, read_config};
-pub use defaults::resolve;
+pub use config::{
+    Augment, ClassWeights, Freeze, MixingName, OptimizerName, ScheduleName, Settings, TrainConfig, read_config,
+};
+pub use defaults::{Resolved, resolve};
 pub use error::{Result, TrainError};
 pub use evaluate::{Evaluation, Evaluator};
 pub use folder::RunFolder;

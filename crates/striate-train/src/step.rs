@@ -1,17 +1,18 @@
 //! One training step as a graph: forward, loss, gradients, updates.
 
 use crate::config::{OptimizerName, ScheduleName, Settings};
+use crate::layers::Layers;
 use crate::{Result, TrainError};
 use std::sync::Arc;
 use striate_graph::machine::Team;
 use striate_graph::{
-    Array, CompileOptions, DType, Error, Graph, Mode, Program, RunOptions, Session, Tensor, Trace, first_non_finite,
-    gradients,
+    Array, CompileOptions, DType, Error, Graph, Mode, NodeId, Parameter, Program, RunOptions, Session, Tensor, Trace,
+    first_non_finite, gradients,
 };
 use striate_nn::Module;
 use striate_nn::loss::CrossEntropyLoss;
 use striate_nn::optim::{
-    Adam, AdamW, Clip, Ema, Lion, LrScheduler, OneCycleLR, Optimizer, RMSprop, Rule, SGD, Schedule,
+    Adam, AdamW, Clip, Ema, Lion, LrScheduler, OneCycleLR, Optimizer, ParamGroup, RMSprop, Rule, SGD, Schedule,
     param_groups_no_decay,
 };
 use striate_vision::data::Batch;
@@ -45,11 +46,30 @@ fn make_optimizer(net: &dyn Module, settings: &Settings) -> Optimizer {
     };
     let rule = Rule { weight_decay: s.weight_decay, ..rule };
     let clip = (s.clip_norm > 0.0).then_some(Clip::Norm { max: s.clip_norm, p: 2.0 });
-    Optimizer::new(rule, param_groups_no_decay(net)).clip(clip)
+    if s.head_lr_factor == 1.0 && s.layer_decay == 1.0 && s.freeze.is_none() && !s.freeze_bn {
+        return Optimizer::new(rule, param_groups_no_decay(net)).clip(clip);
+    }
+    // A group for each learning rate, with and without decay; frozen parameters are in none.
+    let places = Layers::of(net).places();
+    let last = places.iter().map(|(_, block, _)| *block).max().unwrap_or(0);
+    let mut groups: Vec<(f64, bool, Vec<Parameter>)> = Vec::new();
+    for (parameter, block, in_head) in places.into_iter().filter(|(p, ..)| p.requires_grad()) {
+        let factor = if in_head { s.head_lr_factor } else { s.layer_decay.powi((last - block) as i32) };
+        let decays = parameter.shape().rank() >= 2;
+        match groups.iter_mut().find(|(lr, decay, _)| (*lr, *decay) == (s.lr * factor, decays)) {
+            Some((.., parameters)) if parameters.iter().any(|p| p.same_cell(&parameter)) => {}
+            Some((.., parameters)) => parameters.push(parameter),
+            None => groups.push((s.lr * factor, decays, vec![parameter])),
+        }
+    }
+    let group = |(lr, decays, parameters): (f64, bool, Vec<Parameter>)| {
+        ParamGroup::new(parameters).lr(lr).weight_decay(if decays { s.weight_decay } else { 0.0 })
+    };
+    Optimizer::new(rule, groups.into_iter().map(group).collect::<Vec<_>>()).clip(clip)
 }
 
 /// The schedule of the settings over all steps of the run.
-fn make_schedule(settings: &Settings, steps: u64) -> Schedule {
+fn make_schedule(settings: &Settings, steps: u64, lrs: &[f64]) -> Schedule {
     let warm = (settings.warmup * steps as f64).round() as u64;
     // Too short a run has no room for slopes.
     if steps < 4 {
@@ -59,7 +79,8 @@ fn make_schedule(settings: &Settings, steps: u64) -> Schedule {
         ScheduleName::Constant => Schedule::Constant,
         ScheduleName::OneCycle => {
             let warmup = settings.warmup.clamp(2.0 / steps as f64, 1.0 - 2.0 / steps as f64);
-            Schedule::OneCycleLR(OneCycleLR { pct_start: warmup, ..OneCycleLR::new(settings.lr, steps) })
+            let max_lr = lrs.to_vec();
+            Schedule::OneCycleLR(OneCycleLR { pct_start: warmup, max_lr, ..OneCycleLR::new(settings.lr, steps) })
         }
         ScheduleName::Cosine if warm == 0 => Schedule::CosineAnnealingLR { t_max: steps, eta_min: 0.0 },
         ScheduleName::Cosine => Schedule::SequentialLR {
@@ -73,6 +94,11 @@ fn make_schedule(settings: &Settings, steps: u64) -> Schedule {
 }
 
 impl Stepper {
+    /// Where the steps begin, if not at the pictures.
+    pub fn cut(&self) -> Option<&Cut> {
+        self.parts.cut.as_ref()
+    }
+
     pub fn new(
         net: &dyn Module,
         settings: &Settings,
@@ -81,15 +107,16 @@ impl Stepper {
     ) -> Result<Stepper> {
         let optimizer = make_optimizer(net, settings);
         let lrs = optimizer.lrs();
-        let scheduler = LrScheduler::new(make_schedule(settings, problem.steps), &lrs)?;
+        let scheduler = LrScheduler::new(make_schedule(settings, problem.steps, &lrs), &lrs)?;
         let ema = (settings.ema > 0.0).then(|| Ema::new(net, settings.ema).warm_up(problem.batches as f64));
         let mut loss = CrossEntropyLoss::new().label_smoothing(settings.label_smoothing);
         if let Some(weight) = &problem.class_weights {
             loss = loss.weight(weight.clone());
         }
         let mixed = settings.mixing.mixing().is_on();
-        let parts = Parts { loss, shape: problem.shape, classes: problem.classes, mixed };
-        let graph = parts.train_graph(net, &optimizer)?;
+        let (shape, classes, frozen) = (problem.shape, problem.classes, problem.frozen.clone());
+        let mut parts = Parts { loss, shape, classes, mixed, frozen, cut: None };
+        let graph = parts.train_graph(net, &optimizer, problem.cut)?;
         let run = |graph: &Graph| -> Result<Session> {
             Ok(Session::with_team(Program::compile(graph, options)?, team.clone()))
         };
@@ -102,14 +129,15 @@ impl Stepper {
     /// One step, number `step` from 0.
     pub fn run(&mut self, net: &dyn Module, batch: &Batch, step: u64) -> Result<StepResult> {
         self.optimizer.set_lrs(self.scheduler.lrs());
-        let images = batch.images();
+        let images = self.parts.inputs(batch)?;
         let targets = match self.parts.mixed {
             true => batch.target_array().ok_or_else(|| Error::Internal("a mixed batch has no soft targets".into()))?,
             false => batch.label_array(),
         };
         let labels = batch.label_array();
         let hyper = self.optimizer.hyper_inputs();
-        let mut inputs: Vec<(&str, &Array)> = vec![("images", &images), ("targets", &targets)];
+        let mut inputs: Vec<(&str, &Array)> = images.iter().map(|(name, array)| (name.as_str(), array)).collect();
+        inputs.push(("targets", &targets));
         if self.parts.mixed {
             inputs.push(("labels", &labels));
         }
@@ -146,13 +174,18 @@ impl Stepper {
     fn find_non_finite(
         &self,
         net: &dyn Module,
-        (images, targets, labels): (&Array, &Array, &Array),
+        (images, targets, labels): (&[(String, Array)], &Array, &Array),
         step: u64,
     ) -> Option<String> {
+        if self.parts.cut.is_some() {
+            return Layers::of(net).head().map(str::to_owned);
+        }
         let trace = Trace::new(Mode::Train);
         let (loss, correct) = self.parts.forward(&trace, net);
         let graph = trace.finish(&[("loss", &loss), ("correct", &correct)]).ok()?;
-        let mut inputs = vec![("images", images.clone()), ("targets", targets.clone())];
+        let mut inputs: Vec<(&str, Array)> =
+            images.iter().map(|(name, array)| (name.as_str(), array.clone())).collect();
+        inputs.push(("targets", targets.clone()));
         if self.parts.mixed {
             inputs.push(("labels", labels.clone()));
         }
@@ -172,6 +205,60 @@ pub(crate) struct Problem {
     pub steps: u64,
     /// [classes]
     pub class_weights: Option<Array>,
+    /// Layers that behave as in evaluation.
+    pub frozen: Vec<String>,
+    /// Whether the frozen part is left out of the steps, as far as that is possible.
+    pub cut: bool,
+}
+
+/// Where a net is cut into a frozen part and the rest.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Cut {
+    /// Shapes of the values at the cut, without the batch.
+    pub shapes: Vec<Vec<usize>>,
+}
+
+impl Cut {
+    /// The cut of a graph of the net, whose pictures come in by the input of this name; `None` where there is no frozen part, or
+    /// what comes out of it are no rows of f32 by picture.
+    fn of(graph: &Graph, input: &str) -> Option<(Cut, Vec<NodeId>)> {
+        let n = graph.inputs().find(|(name, ..)| &***name == input)?.1.first().copied();
+        let at = graph.frontier(input, Parameter::requires_grad);
+        let sound = |id: &&NodeId| graph.node(**id).dtype == DType::F32 && graph.node(**id).shape.first().copied() == n;
+        let shapes: Vec<Vec<usize>> = at.iter().filter(sound).map(|id| graph.node(*id).shape[1..].to_vec()).collect();
+        (!at.is_empty() && shapes.len() == at.len()).then_some((Cut { shapes }, at))
+    }
+
+    /// The same cut in another graph of the net.
+    pub fn find(&self, graph: &Graph, input: &str) -> Result<Vec<NodeId>> {
+        match Cut::of(graph, input) {
+            Some((cut, at)) if cut == *self => Ok(at),
+            other => {
+                let other = other.map(|(cut, _)| cut);
+                Err(Error::Internal(format!("the net is cut at {self:?} in training, at {other:?} in evaluation"))
+                    .into())
+            }
+        }
+    }
+
+    /// Values of one picture.
+    pub fn width(&self) -> usize {
+        self.shapes.iter().map(|shape| shape.iter().product::<usize>()).sum()
+    }
+
+    /// The rows of a batch of features as the graph behind the cut takes them.
+    pub fn inputs(&self, batch: &Batch) -> Result<Vec<(String, Array)>> {
+        let (n, width) = (batch.len(), self.width());
+        let mut first = 0;
+        let array = |(index, shape): (usize, &Vec<usize>)| {
+            let part = shape.iter().product::<usize>();
+            let rows = batch.data.chunks_exact(width).flat_map(|row| &row[first..first + part]);
+            let array = Array::from_vec([&[n], &shape[..]].concat(), rows.copied().collect())?;
+            first += part;
+            Ok((format!("cut.{index}"), array))
+        };
+        self.shapes.iter().enumerate().map(array).collect()
+    }
 }
 
 /// What the forward graph depends on.
@@ -180,12 +267,23 @@ struct Parts {
     shape: [usize; 4],
     classes: usize,
     mixed: bool,
+    frozen: Vec<String>,
+    cut: Option<Cut>,
 }
 
 impl Parts {
+    /// What a batch gives to the graph, besides targets.
+    fn inputs(&self, batch: &Batch) -> Result<Vec<(String, Array)>> {
+        match &self.cut {
+            Some(cut) => cut.inputs(batch),
+            None => Ok(vec![("images".to_owned(), batch.images())]),
+        }
+    }
+
     /// Loss and number of hits.
     fn forward(&self, trace: &Trace, net: &dyn Module) -> (Tensor, Tensor) {
         let n = self.shape[0];
+        trace.freeze(&self.frozen);
         let images = trace.input("images", self.shape, DType::F32);
         let logits = net.call(&images);
         let (targets, labels) = match self.mixed {
@@ -200,15 +298,24 @@ impl Parts {
         (loss, correct)
     }
 
-    fn train_graph(&self, net: &dyn Module, optimizer: &Optimizer) -> Result<Graph> {
+    /// The graph of a step; with `cut` that of what lies behind the frozen part, where there is one.
+    fn train_graph(&mut self, net: &dyn Module, optimizer: &Optimizer, cut: bool) -> Result<Graph> {
         let trace = Trace::new(Mode::Train);
         let (loss, correct) = self.forward(&trace, net);
+        trace.check()?;
+        let found = match cut {
+            true => trace.clone().finish(&[("loss", &loss), ("correct", &correct)]).map(|g| Cut::of(&g, "images"))?,
+            false => None,
+        };
         let cells: Vec<_> = net.parameters().into_iter().filter(|p| p.requires_grad()).collect();
         let tensors: Vec<Tensor> = cells.iter().map(|cell| trace.parameter(cell)).collect();
-        let found = gradients(&loss, &tensors.iter().collect::<Vec<_>>())?;
-        let pairs: Vec<_> = cells.into_iter().zip(found).collect();
+        let gradients = gradients(&loss, &tensors.iter().collect::<Vec<_>>())?;
+        let pairs: Vec<_> = cells.into_iter().zip(gradients).collect();
         optimizer.record(&trace, &pairs);
         trace.guard(&loss);
-        Ok(trace.finish(&[("loss", &loss), ("correct", &correct)])?)
+        let graph = trace.finish(&[("loss", &loss), ("correct", &correct)])?;
+        let Some((cut, at)) = found else { return Ok(graph) };
+        self.cut = Some(cut);
+        Ok(graph.after(&at))
     }
 }

@@ -1,12 +1,15 @@
 //! The run: epochs of steps, evaluation, the best weights, and the end.
 
 use crate::config::{ClassWeights, Settings, TrainConfig};
+use crate::features::{Backbone, FeatureLoader, MOST_BYTES, Table, Watch};
 use crate::folder::{Logs, read_results};
 use crate::input::{Input, evaluation_loader};
+use crate::layers::Layers;
 use crate::saved::{self, Counters};
 use crate::step::{Problem, Stepper};
 use crate::{
-    EpochRecord, Evaluation, Evaluator, Event, Metrics, Reporter, Result, RunFolder, TrainError, report, resolve,
+    EpochRecord, Evaluation, Evaluator, Event, Metrics, Reporter, Resolved, Result, RunFolder, TrainError, report,
+    resolve,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,9 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use striate_graph::machine::{Team, default_threads};
 use striate_graph::{Array, CompileOptions, Error};
+use striate_io::read_latest;
 use striate_nn::Module;
-use striate_vision::data::{DataLoader, DatasetSource, open_dataset, open_embedded};
-use striate_vision::models::{find_model, load_model, load_weights, save_model};
+use striate_vision::data::{DatasetSource, open_dataset, open_embedded};
+use striate_vision::models::{Pretrained, find_model, load_model, save_model};
 
 /// Longest time between two checkpoints.
 const CHECKPOINT_SECONDS: f64 = 60.0;
@@ -60,14 +64,14 @@ fn open_source(settings: &TrainConfig) -> Result<DatasetSource> {
 /// See [`TrainError`]; nothing is written before settings, data and model are known to fit.
 pub fn train(config: &TrainConfig, options: TrainOptions, reporter: &mut dyn Reporter) -> Result<Outcome> {
     let source = open_source(config)?;
-    let (mut settings, rule) = resolve(config, &source)?;
-    reporter.event(&Event::Note { message: &rule });
+    let Resolved { mut settings, rules, pretrained } = resolve(config, &source)?;
+    rules.iter().for_each(|rule| reporter.event(&Event::Note { message: rule }));
     if let (Some(data), Some(path)) = (&settings.data, &source.path) {
         // A resume may come from another working folder.
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
         settings.data = Some(absolute.to_str().map_or_else(|| data.clone(), str::to_owned));
     }
-    let prepared = Prepared::new(&source, &settings)?;
+    let prepared = Prepared::new(&source, &settings, pretrained)?;
     let project = settings.project.clone().unwrap_or_else(|| PathBuf::from("runs/classify"));
     let folder = RunFolder::create(&project, settings.name.as_deref().unwrap_or("train"))?;
     folder.write_args(&settings)?;
@@ -94,11 +98,22 @@ pub fn resume(
         return Ok(Outcome { folder: path.into(), metrics });
     }
     let changeable = TrainConfig { threads: overrides.threads, workers: overrides.workers, ..TrainConfig::default() };
-    let config = changeable.or(folder.read_args()?);
+    // Settings that older runs did not have.
+    let older = TrainConfig {
+        head_lr_factor: Some(1.0),
+        layer_decay: Some(1.0),
+        feature_views: Some(0),
+        freeze_bn: Some(false),
+        ..TrainConfig::default()
+    };
+    let config = changeable.or(folder.read_args()?).or(older);
     let missing = |name: &str| TrainError::Config { path: folder.args(), why: format!("`{name}` is missing") };
     let settings = Settings::complete(config.clone()).map_err(missing)?;
     let source = open_source(&config)?;
-    let prepared = Prepared::new(&source, &settings)?;
+    // A checkpoint has all values; the file that they once came from may be gone.
+    let fresh = read_latest(&folder.checkpoints())?.is_none();
+    let pretrained = settings.weights.as_deref().filter(|_| fresh).map(Pretrained::read).transpose()?;
+    let prepared = Prepared::new(&source, &settings, pretrained)?;
     let mut run = Run::new(prepared, settings, folder, options)?;
     let mut notes = Vec::new();
     let counters = saved::load(&run.folder, &*run.net, &mut run.stepper, &mut notes)?;
@@ -122,22 +137,24 @@ struct Prepared {
     net: Box<dyn Module>,
     threads: usize,
     notes: Vec<String>,
+    /// Layers that behave as in evaluation.
+    frozen: Vec<String>,
 }
 
 impl Prepared {
-    fn new(source: &DatasetSource, settings: &Settings) -> Result<Prepared> {
+    fn new(source: &DatasetSource, settings: &Settings, pretrained: Option<Pretrained>) -> Result<Prepared> {
         let threads = settings.threads.unwrap_or_else(default_threads);
         let input = Input::new(source, settings, threads)?;
         let net = find_model(&settings.model)?.build(input.info.input, input.info.class_names.len(), settings.seed)?;
         let mut notes = input.notes.clone();
-        if let Some(path) = &settings.weights {
-            let loaded = load_weights(&*net, path)?;
-            notes.extend(loaded.notes.iter().map(|note| format!("{}: {note}", path.display())));
-            if !loaded.missing.is_empty() {
-                notes.push(format!("not in {}: {}", path.display(), loaded.missing.join(", ")));
-            }
+        let layers = Layers::of(&*net);
+        if let Some(pretrained) = pretrained {
+            notes.extend(pretrained.load_into(&*net, layers.head().unwrap_or_default(), &input.info.class_names)?);
         }
-        Ok(Prepared { input, net, threads, notes })
+        let frozen = layers.freeze(settings.freeze, settings.freeze_bn)?;
+        notes.extend(frozen.as_ref().map(|frozen| frozen.note.clone()));
+        let frozen = frozen.map(|frozen| frozen.layers).unwrap_or_default();
+        Ok(Prepared { input, net, threads, notes, frozen })
     }
 }
 
@@ -160,7 +177,7 @@ struct Run {
 
 impl Run {
     fn new(prepared: Prepared, settings: Settings, folder: RunFolder, options: TrainOptions) -> Result<Run> {
-        let Prepared { input, net, threads, notes } = prepared;
+        let Prepared { input, net, threads, notes, frozen } = prepared;
         let compile = CompileOptions { exact: settings.exact, threads, ..CompileOptions::default() };
         let team = Arc::new(Team::new(threads));
         let classes = input.info.class_names.len();
@@ -173,6 +190,8 @@ impl Run {
             batches,
             steps: batches * settings.epochs,
             class_weights: weights.map(|w| Array::from_vec([classes], w)).transpose()?,
+            frozen,
+            cut: settings.caches_features(),
         };
         let stepper = Stepper::new(&*net, &settings, &problem, (&compile, &team))?;
         let evaluator = Evaluator::new(classes, compile.clone(), team.clone());
@@ -236,10 +255,45 @@ impl Run {
         for message in std::mem::take(&mut self.notes) {
             reporter.event(&Event::Note { message: &message });
         }
+        if !counters.finished && counters.epoch < self.settings.epochs {
+            self.cache_features(reporter)?;
+        }
         while !counters.finished && counters.epoch < self.settings.epochs {
             self.epoch(&mut counters, reporter)?;
         }
         self.finish(&counters, reporter)
+    }
+
+    /// Computes what the head is trained on, where all before it is frozen.
+    fn cache_features(&mut self, reporter: &mut dyn Reporter) -> Result<()> {
+        let Some(cut) = self.stepper.cut().cloned() else { return Ok(()) };
+        let began = Instant::now();
+        let backbone = Backbone { net: &*self.net, cut: &cut, options: &self.compile, team: &self.team };
+        let mut watch = Watch { stop: &self.options.stop, reporter, folder: self.folder.path() };
+        // As many random views as fit into memory.
+        let one = 4 * cut.width() * self.input.train_len;
+        let views = self.settings.feature_views.min((MOST_BYTES / one.max(1)).saturating_sub(1) as u64);
+        let (mut train, mut val) = (Table::default(), Table::default());
+        train.add(&backbone, &mut self.input.views(false)?, 1, &mut watch)?;
+        if views > 0 {
+            train.add(&backbone, &mut self.input.views(true)?, views, &mut watch)?;
+        }
+        val.add(&backbone, &mut self.input.val_views()?, 1, &mut watch)?;
+        let message = format!(
+            "features of the frozen backbone: {} views of {} pictures, {} values each, {:.1} MiB, {:.1} s",
+            train.views(),
+            self.input.train_len,
+            cut.width(),
+            (train.bytes() + val.bytes()) as f64 / f64::from(1 << 20),
+            began.elapsed().as_secs_f64()
+        );
+        reporter.event(&Event::Note { message: &message });
+        let (classes, batch) = (self.input.info.class_names.len(), self.settings.batch);
+        self.input.train = Box::new(FeatureLoader::new(train, classes, batch, Some(self.settings.seed)));
+        self.input.val = Box::new(FeatureLoader::new(val, classes, batch.min(self.input.val_len), None));
+        self.evaluator =
+            Evaluator::new(classes, self.compile.clone(), self.team.clone()).behind(cut, self.input.info.input);
+        Ok(())
     }
 
     /// The rest of the current epoch, its evaluation, and its checkpoint.
@@ -296,7 +350,7 @@ impl Run {
     /// On val, with the averaged weights where there are any. `None` if stopped meanwhile.
     fn evaluate_val(&mut self) -> Result<Option<Evaluation>> {
         self.swap();
-        let evaluation = self.evaluator.run(&*self.net, &mut self.input.val, &self.options.stop);
+        let evaluation = self.evaluator.run(&*self.net, &mut *self.input.val, &self.options.stop);
         self.swap();
         evaluation
     }
@@ -376,11 +430,10 @@ impl Run {
         let (split, evaluation) = match self.input.test.take() {
             Some(part) => {
                 let batch = self.settings.batch.min(part.len());
-                let workers = self.input.train.options().workers;
-                let mut loader = evaluation_loader(part, &self.input.info.preprocess, batch, workers)?;
+                let mut loader = evaluation_loader(part, &self.input.info.preprocess, batch, self.input.workers)?;
                 ("test", evaluator.run(&*best.net, &mut loader, &self.options.stop)?)
             }
-            None => ("val", evaluator.run(&*best.net, &mut self.input.val, &self.options.stop)?),
+            None => ("val", evaluator.run(&*best.net, &mut self.input.val_views()?, &self.options.stop)?),
         };
         let Some(evaluation) = evaluation else { return self.interrupted() };
         let skipped = self.input.train.skipped();

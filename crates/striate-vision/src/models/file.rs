@@ -4,7 +4,7 @@ use super::{ModelError, find_model};
 use crate::transforms::Preprocess;
 use std::collections::BTreeMap;
 use std::path::Path;
-use striate_io::{Safetensors, fit_names, read_safetensors, read_weights, write_safetensors};
+use striate_io::{Safetensors, read_safetensors, write_safetensors};
 use striate_nn::{Module, StateDict};
 
 /// Version of the metadata that is written; lower ones are read.
@@ -39,7 +39,7 @@ impl ModelInfo {
         pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
-    fn parse(path: &Path, metadata: &BTreeMap<String, String>) -> Result<ModelInfo, ModelError> {
+    pub(super) fn parse(path: &Path, metadata: &BTreeMap<String, String>) -> Result<ModelInfo, ModelError> {
         let wrong = |why: String| ModelError::NotAModel { path: path.into(), why };
         let text = |key: &str| {
             metadata.get(key).map(String::as_str).ok_or_else(|| {
@@ -94,33 +94,4 @@ pub fn load_model(path: &Path) -> Result<LoadedModel, ModelError> {
     net.load_state_dict(&dict, true)
         .map_err(|source| ModelError::Weights { path: path.into(), source: Box::new(source) })?;
     Ok(LoadedModel { net, info })
-}
-
-/// What [`load_weights`] did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LoadedWeights {
-    /// Names of the net that got no value.
-    pub missing: Vec<String>,
-    /// What a user should know about the file and its names, a sentence each.
-    pub notes: Vec<String>,
-}
-
-/// Loads what fits of a weights file (see [`read_weights`]) into a net, to go on from there: the values of a layer whose shape
-/// differs (as the head for other classes) stay as they are.
-///
-/// # Errors
-/// A file that cannot be read, or in which nothing fits.
-pub fn load_weights(net: &dyn Module, path: &Path) -> Result<LoadedWeights, ModelError> {
-    let weights = read_weights(path)?;
-    let (dict, names) = fit_names(weights.arrays, net);
-    let own = net.state_dict();
-    let fits = |name: &str, array: &striate_graph::Array| own.get(name).is_some_and(|o| o.shape() == array.shape());
-    let dict: StateDict = dict.into_iter().filter(|(name, array)| fits(name, array)).collect();
-    if dict.is_empty() {
-        let why = "no array fits the model by name and shape; is it the right model?".into();
-        return Err(ModelError::NotAModel { path: path.into(), why });
-    }
-    let report = net.load_state_dict(&dict, false);
-    let missing = report.map_err(|source| ModelError::Weights { path: path.into(), source: Box::new(source) })?.missing;
-    Ok(LoadedWeights { missing, notes: [weights.notes, names].concat() })
 }

@@ -13,15 +13,17 @@ mod imagenet;
 mod lenet;
 mod mobilenet;
 mod presets;
+mod pretrained;
 mod resnet;
 mod small;
 mod vgg;
 
-pub use file::{LoadedModel, LoadedWeights, ModelInfo, load_model, load_weights, save_model};
+pub use file::{LoadedModel, ModelInfo, load_model, save_model};
 pub use imagenet::{IMAGENET_CLASSES_LICENSE, imagenet_classes};
 pub use lenet::LeNet;
 pub use mobilenet::{InvertedResidual, MobileNetV2};
 pub use presets::{PresetReason, WeightsPreset, find_preset, weights_presets};
+pub use pretrained::Pretrained;
 pub use resnet::{BasicBlock, Bottleneck, ResNet, ResNetSpec};
 pub use small::SmallNet;
 pub use vgg::Vgg;
