@@ -186,7 +186,7 @@ fn choose_for_weights(
     let mut imgsz = spec.input[1];
     match pretrained.preprocess(spec, side) {
         Some((p, said)) if p.channels == channels => {
-            imgsz = p.crop.map_or(imgsz, |[h, _]| h);
+            imgsz = p.size().map_or(imgsz, |[h, w]| h.max(w));
             if let Some(ResizeTo::Shorter(side)) = p.resize {
                 given.resize = given.resize.or(Some(side));
             }

@@ -48,7 +48,7 @@ impl Evaluator {
     }
 
     /// The logits of a batch of features.
-    fn logits_behind(&mut self, net: &dyn Module, batch: &Batch) -> Result<Array> {
+    pub(crate) fn logits_behind(&mut self, net: &dyn Module, batch: &Batch) -> Result<Array> {
         let Some((cut, [c, h, w])) = &self.cut else { return self.logits(net, &batch.images()) };
         let n = batch.len();
         let inputs = cut.inputs(batch)?;

@@ -192,3 +192,98 @@ impl DataLoader for FeatureLoader {
         self.table.skipped.values().cloned().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::Layers;
+    use crate::{Evaluator, Freeze, Quiet};
+    use striate_vision::data::{LoaderOptions, MemoryDataset, Pipeline};
+    use striate_vision::models::find_model;
+    use striate_vision::transforms::{Compose, Normalize, RandomHorizontalFlip};
+
+    const N: usize = 11;
+
+    fn loader(batch: usize, augmented: bool) -> ImageLoader {
+        let pixels: Vec<u8> = (0..N * 144).map(|i| (i * i / 7 % 251) as u8).collect();
+        let names = ["a", "b", "c"].map(String::from).to_vec();
+        let labels = (0..N).map(|i| (i % 3) as u8).collect();
+        let set = MemoryDataset::new([12, 12, 1], pixels, labels, names, "test").unwrap();
+        let transforms = match augmented {
+            true => Compose::new().then(RandomHorizontalFlip::new(0.5)),
+            false => Compose::new(),
+        };
+        let pipeline = Pipeline::new(Normalize::unit(1)).augment(transforms);
+        ImageLoader::new(Arc::new(set), pipeline, LoaderOptions { batch, ..LoaderOptions::default() }).unwrap()
+    }
+
+    #[test]
+    fn the_head_on_features_gives_the_bits_of_the_whole_net() {
+        let net = find_model("small").unwrap().build([1, 12, 12], 3, 1).unwrap();
+        Layers::of(&*net).freeze(Some(Freeze::Backbone), false).unwrap();
+        let (options, team) = (CompileOptions::default(), Arc::new(Team::new(2)));
+        let graph = net.graph(Mode::Eval, &[4, 1, 12, 12]).unwrap();
+        let cut = Cut::of(&graph, "input").unwrap().0;
+        let backbone = Backbone { net: &*net, cut: &cut, options: &options, team: &team };
+        let stop = AtomicBool::new(false);
+        let mut watch = Watch { stop: &stop, reporter: &mut Quiet, folder: Path::new("run") };
+        let mut table = Table::default();
+        table.add(&backbone, &mut loader(4, false), 1, &mut watch).unwrap();
+        table.add(&backbone, &mut loader(4, true), 2, &mut watch).unwrap();
+        assert_eq!((table.views(), table.samples, table.bytes()), (3, N, 4 * 3 * N * cut.width()));
+        let mut whole = Evaluator::new(3, options.clone(), team.clone());
+        let mut behind = Evaluator::new(3, options.clone(), team.clone()).behind(cut, [1, 12, 12]);
+        let mut features = FeatureLoader::new(table, 3, 5, None);
+        features.start(0, 0).unwrap();
+        let mut pictures = loader(5, false);
+        // Epoch 0 shows view `index % 3`; those with index 0, 3, 6, … are plain.
+        while let (Some(a), Some(b)) = (features.next_batch().unwrap(), pictures.next_batch().unwrap()) {
+            assert_eq!((&a.indices, &a.labels), (&b.indices, &b.labels));
+            let got = behind.logits_behind(&*net, &a).unwrap();
+            let wanted = whole.logits(&*net, &b.images()).unwrap();
+            let rows = got.f32s().unwrap().chunks(3).zip(wanted.f32s().unwrap().chunks(3));
+            for ((got, wanted), index) in rows.zip(&a.indices).filter(|(_, index)| *index % 3 == 0) {
+                assert_eq!(got.map_bits(), wanted.map_bits(), "{index}");
+            }
+        }
+        assert!(features.next_batch().unwrap().is_none());
+    }
+
+    trait Bits {
+        fn map_bits(&self) -> Vec<u32>;
+    }
+    impl Bits for [f32] {
+        fn map_bits(&self) -> Vec<u32> {
+            self.iter().map(|v| v.to_bits()).collect()
+        }
+    }
+
+    #[test]
+    fn an_epoch_shows_each_sample_once_and_the_epochs_show_each_view() {
+        let table = Table {
+            values: (0..12).map(|i| i as f32).collect(),
+            labels: vec![0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1],
+            samples: 4,
+            width: 1,
+            skipped: BTreeMap::new(),
+        };
+        let mut loader = FeatureLoader::new(table, 2, 2, Some(7));
+        let mut seen = std::collections::BTreeSet::new();
+        for epoch in 0..3 {
+            loader.start(epoch, 0).unwrap();
+            let mut indices: Vec<usize> = Vec::new();
+            while let Some(batch) = loader.next_batch().unwrap() {
+                indices.extend(&batch.indices);
+                seen.extend(batch.data.iter().map(|v| *v as usize));
+            }
+            indices.sort_unstable();
+            assert_eq!(indices, [0, 1, 2, 3]);
+        }
+        assert_eq!(seen.len(), 12);
+        // From the middle, as after a kill.
+        loader.start(1, 0).unwrap();
+        let second = [loader.next_batch().unwrap(), loader.next_batch().unwrap()].into_iter().nth(1).unwrap();
+        loader.start(1, 1).unwrap();
+        assert_eq!(loader.next_batch().unwrap(), second);
+    }
+}

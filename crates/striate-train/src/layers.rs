@@ -1,7 +1,7 @@
 //! The layers of a net as transfer learning sees them: blocks, the head, what is frozen.
 
 use crate::{Freeze, Result, TrainError};
-use striate_graph::Parameter;
+use striate_graph::{ParamKind, Parameter};
 use striate_nn::{Module, Visitor};
 
 /// Containers that stand for the whole backbone: their children are its blocks.
@@ -31,7 +31,9 @@ impl Visitor for Own {
         self.children += 1;
     }
     fn parameter(&mut self, _: &str, parameter: &Parameter) {
-        self.parameters.push(parameter.clone());
+        if parameter.kind() == ParamKind::Weight {
+            self.parameters.push(parameter.clone());
+        }
     }
 }
 

@@ -221,7 +221,7 @@ pub(crate) struct Cut {
 impl Cut {
     /// The cut of a graph of the net, whose pictures come in by the input of this name; `None` where there is no frozen part, or
     /// what comes out of it are no rows of f32 by picture.
-    fn of(graph: &Graph, input: &str) -> Option<(Cut, Vec<NodeId>)> {
+    pub fn of(graph: &Graph, input: &str) -> Option<(Cut, Vec<NodeId>)> {
         let n = graph.inputs().find(|(name, ..)| &***name == input)?.1.first().copied();
         let at = graph.frontier(input, Parameter::requires_grad);
         let sound = |id: &&NodeId| graph.node(**id).dtype == DType::F32 && graph.node(**id).shape.first().copied() == n;

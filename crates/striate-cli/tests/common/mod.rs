@@ -168,6 +168,11 @@ impl Set {
 
 /// 180 training and 24 test pictures of 12x12 in three classes: stripes down, stripes across, checks, with noise.
 pub fn tiny_set() -> Set {
+    tiny_set_of(3)
+}
+
+/// The same with fewer classes.
+pub fn tiny_set_of(classes: usize) -> Set {
     let root = tempfile::tempdir().unwrap();
     let data = root.path().join("data");
     std::fs::create_dir(&data).unwrap();
@@ -183,7 +188,7 @@ pub fn tiny_set() -> Set {
         let mut images = header(0x803, &[count as u32, 12, 12]);
         let mut labels = header(0x801, &[count as u32]);
         for i in 0..count {
-            let class = i % 3;
+            let class = i % classes;
             labels.push(class as u8);
             for (y, x) in (0..12).flat_map(|y| (0..12).map(move |x| (y, x))) {
                 let bright = [x / 2 % 2, y / 2 % 2, (x / 2 + y / 2) % 2][class];

@@ -23,6 +23,7 @@ mod dataset;
 mod error;
 mod folder;
 mod idx;
+mod jpeg;
 mod loader;
 mod names;
 mod picture;

@@ -1,6 +1,7 @@
 //! A picture of bytes, and how one comes out of a file.
 
 use super::error::{DataError, PictureError, Result, panic_message};
+use super::jpeg::{self, Outcome};
 use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -220,6 +221,14 @@ pub(crate) fn decode_into(bytes: &[u8], out: &mut Image) -> Result<(), PictureEr
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let (width, height) = decoder.dimensions();
         let color = decoder.color_type();
+        if format == ImageFormat::Jpeg
+            && let Outcome::Done([w, h, channels]) = jpeg::decode(bytes, &mut out.data)
+                .map_err(|jpeg::Damage(what)| PictureError::Damaged(format!("JPEG: {what}")))?
+        {
+            (out.width, out.height, out.channels) = (w, h, channels);
+            turn(out, orientation);
+            return Ok(());
+        }
         if orientation == Orientation::NoTransforms && matches!(color, image::ColorType::Rgb8 | image::ColorType::L8) {
             let channels = if color == image::ColorType::Rgb8 { 3 } else { 1 };
             out.reshape(width as usize, height as usize, channels);
@@ -230,6 +239,22 @@ pub(crate) fn decode_into(bytes: &[u8], out: &mut Image) -> Result<(), PictureEr
         *out = picture.into();
         Ok(())
     })
+}
+
+/// Turns a picture upright.
+fn turn(image: &mut Image, orientation: Orientation) {
+    if orientation == Orientation::NoTransforms {
+        return;
+    }
+    let (width, height, data) = (image.width as u32, image.height as u32, std::mem::take(&mut image.data));
+    let picture = match image.channels {
+        1 => image::GrayImage::from_raw(width, height, data).map(DynamicImage::from),
+        _ => image::RgbImage::from_raw(width, height, data).map(DynamicImage::from),
+    };
+    if let Some(mut picture) = picture {
+        picture.apply_orientation(orientation);
+        *image = picture.into();
+    }
 }
 
 /// A decoder that panics is a broken picture to its user, not the end of the run.

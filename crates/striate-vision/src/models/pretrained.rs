@@ -1,7 +1,7 @@
 //! Weights to go on from: which net they are of, what pictures it saw, and how they come into a net for other classes.
 
 use super::{ModelError, ModelInfo, ModelSpec, PresetReason, find_preset, weights_presets};
-use crate::transforms::Preprocess;
+use crate::transforms::{Preprocess, ResizeTo};
 use std::path::{Path, PathBuf};
 use striate_io::{fit_names, read_weights};
 use striate_nn::{Module, StateDict};
@@ -62,7 +62,16 @@ impl Pretrained {
     /// What pictures went through before the net, brought to `side` pixels, and who says so; `None` where nobody knows.
     pub fn preprocess(&self, spec: &ModelSpec, side: Option<usize>) -> Option<(Preprocess, String)> {
         if let Some(info) = &self.info {
-            return Some((info.preprocess.clone(), "the weights file says".to_owned()));
+            let mut preprocess = info.preprocess.clone();
+            if let (Some(ResizeTo::Shorter(shorter)), Some([h, w]), Some(side)) =
+                (preprocess.resize, preprocess.crop, side)
+            {
+                // The part of the picture that the crop keeps stays.
+                let shorter = (shorter * side) as f64 / h.min(w) as f64;
+                preprocess.resize = Some(ResizeTo::Shorter(shorter.round() as usize));
+                preprocess.crop = Some([side, side]);
+            }
+            return Some((preprocess, "the weights file says".to_owned()));
         }
         let (preset, reason) = find_preset(spec.name, Some(&self.path))?;
         let why = match reason {
