@@ -49,12 +49,14 @@ struct Defaults {
     /// Of the learning rate of training from nothing.
     lr_factor: f64,
     head_lr_factor: f64,
+    /// Whether the weights are averaged over about two epochs.
+    average: bool,
     remark: &'static str,
 }
 
 fn choose_defaults(kind: &Kind) -> Defaults {
     let n = kind.pictures;
-    let (lr_factor, head_lr_factor, remark) = (1.0, 1.0, "");
+    let (lr_factor, head_lr_factor, average, remark) = (1.0, 1.0, false, "");
     if kind.small() {
         let (epochs, batch) = match n {
             20_000.. => (12, 128),
@@ -63,7 +65,7 @@ fn choose_defaults(kind: &Kind) -> Defaults {
         };
         let imgsz = kind.size[0].max(kind.size[1]);
         let augment = Augment::Flip;
-        return Defaults { model: "small", imgsz, epochs, batch, augment, lr_factor, head_lr_factor, remark };
+        return Defaults { model: "small", imgsz, epochs, batch, augment, lr_factor, head_lr_factor, average, remark };
     }
     let (epochs, batch) = match n {
         20_000.. => (20, 64),
@@ -72,7 +74,7 @@ fn choose_defaults(kind: &Kind) -> Defaults {
     };
     let imgsz = (kind.size[0].min(kind.size[1]) / 32 * 32).clamp(64, 128);
     let augment = Augment::Photo;
-    Defaults { model: "resnet18", imgsz, epochs, batch, augment, lr_factor, head_lr_factor, remark }
+    Defaults { model: "resnet18", imgsz, epochs, batch, augment, lr_factor, head_lr_factor, average, remark }
 }
 
 /// Settings with the rules by which the unset ones were chosen, and the weights to go on from.
@@ -135,7 +137,7 @@ fn fill(given: TrainConfig, model: String, chosen: &Defaults, kind: &Kind) -> Se
         schedule: given.schedule.unwrap_or(ScheduleName::OneCycle),
         warmup: given.warmup.unwrap_or(0.2),
         label_smoothing: given.label_smoothing.unwrap_or(0.1),
-        ema: given.ema.unwrap_or(0.0),
+        ema: given.ema.unwrap_or(if chosen.average { choose_average(kind.pictures, batch) } else { 0.0 }),
         augment: given.augment.unwrap_or(chosen.augment),
         mixing: given.mixing.unwrap_or(MixingName::None),
         feature_views: given.feature_views.unwrap_or_else(|| choose_views(kind.pictures)),
@@ -213,10 +215,26 @@ fn choose_for_weights(
         false => match n {
             20_000.. => (8, 64, 0.2, 5.0, ", a fifth of the usual learning rate, five times that for the head"),
             2_000.. => (12, 32, 0.1, 5.0, ", a tenth of the usual learning rate, five times that for the head"),
-            _ => (15, 16, 0.1, 5.0, ", a tenth of the usual learning rate, five times that for the head"),
+            _ => (10, 16, 0.05, 10.0, ", a twentieth of the usual learning rate, ten times that for the head"),
         },
     };
-    Ok(Defaults { model: spec.name, imgsz, epochs, batch, lr_factor, head_lr_factor, remark, ..usual })
+    Ok(Defaults {
+        model: spec.name,
+        imgsz,
+        epochs,
+        batch,
+        lr_factor,
+        head_lr_factor,
+        average: !head_alone,
+        remark,
+        ..usual
+    })
+}
+
+/// Decay of the average of weights over about two epochs.
+fn choose_average(pictures: usize, batch: usize) -> f64 {
+    let steps = (pictures / batch.max(1)).max(1) as f64;
+    (1.0 - 0.5 / steps).clamp(0.9, 0.9998)
 }
 
 /// The top of the learning rate; that of sgd goes with the batch (Goyal et al. 2017).

@@ -108,7 +108,8 @@ impl Stepper {
         let optimizer = make_optimizer(net, settings);
         let lrs = optimizer.lrs();
         let scheduler = LrScheduler::new(make_schedule(settings, problem.steps, &lrs), &lrs)?;
-        let ema = (settings.ema > 0.0).then(|| Ema::new(net, settings.ema).warm_up(problem.batches as f64));
+        let ema = (settings.ema > 0.0)
+            .then(|| Ema::new(net, settings.ema).warm_up(problem.batches as f64).copy(&problem.frozen));
         let mut loss = CrossEntropyLoss::new().label_smoothing(settings.label_smoothing);
         if let Some(weight) = &problem.class_weights {
             loss = loss.weight(weight.clone());

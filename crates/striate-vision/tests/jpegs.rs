@@ -7,8 +7,10 @@ fn fixture() -> Vec<u8> {
     std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/jpegs.safetensors")).unwrap()
 }
 
-/// Name, file, shape and pixels of each.
-fn cases(bytes: &[u8]) -> Vec<(String, Vec<u8>, Vec<usize>, Vec<u8>)> {
+/// Name, file, shape and pixels.
+type Case = (String, Vec<u8>, Vec<usize>, Vec<u8>);
+
+fn cases(bytes: &[u8]) -> Vec<Case> {
     let file = SafeTensors::deserialize(bytes).unwrap();
     let names = file.names().into_iter().filter_map(|name| name.strip_suffix("/file"));
     let mut names: Vec<&str> = names.collect();

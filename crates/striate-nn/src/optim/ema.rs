@@ -18,6 +18,8 @@ pub struct Ema {
     decay: f64,
     warm_up: f64,
     cells: Vec<(String, Parameter, Parameter)>,
+    /// Names below which values are copied.
+    copied: Vec<String>,
 }
 
 impl Ema {
@@ -29,7 +31,12 @@ impl Ema {
             average.set_name(&format!("ema.{name}"));
             (name, cell, average)
         });
-        Ema { decay, warm_up: 0.0, cells: copied.collect() }
+        Ema { decay, warm_up: 0.0, cells: copied.collect(), copied: Vec::new() }
+    }
+
+    /// The values of these layers (by path) are copied, not averaged: those of frozen layers then keep their bits.
+    pub fn copy<S: AsRef<str>>(self, layers: &[S]) -> Ema {
+        Ema { copied: layers.iter().map(|layer| format!("{}.", layer.as_ref())).collect(), ..self }
     }
 
     /// The decay grows from 0 as `decay * (1 - e^(-step / warm_up))`, so that the first weights are soon forgotten.
@@ -44,9 +51,10 @@ impl Ema {
     pub fn graph(&self) -> Result<Graph> {
         let trace = Trace::new(Mode::Train);
         let decay = trace.input("ema.decay", [1], DType::F32);
-        for (_, cell, average) in &self.cells {
+        for (name, cell, average) in &self.cells {
             let value = trace.parameter(cell);
-            match cell.dtype().is_float() {
+            let copied = self.copied.iter().any(|layer| name.starts_with(layer));
+            match cell.dtype().is_float() && !copied {
                 true => trace.update(average, &[], UpdateKind::Average, &[&value, &decay]),
                 false => trace.update_plain(average, UpdateKind::Assign, &value),
             }
