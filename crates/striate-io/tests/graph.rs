@@ -41,7 +41,7 @@ fn inputs() -> Vec<(&'static str, Array)> {
     let values: Vec<f32> = (0..4 * 3 * 36).map(|i| (i as f32 * 0.7).sin()).collect();
     let x = Array::from_vec([4, 3, 6, 6], values).unwrap();
     let labels = Array::from_vec([4], vec![0i64, 4, 2, 1]).unwrap();
-    let hyper = Array::from_vec([3], vec![0.1f32, 0.0, 1.0]).unwrap();
+    let hyper = Array::from_vec([4], vec![0.1f32, 0.0, 1.0, 0.9]).unwrap();
     vec![("x", x), ("labels", labels), ("hyper.0", hyper)]
 }
 

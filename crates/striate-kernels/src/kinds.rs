@@ -196,7 +196,8 @@ pub enum PadMode {
     Circular,
 }
 
-/// An in-place update of a parameter or of a state cell.
+/// An in-place update of a parameter or of a state cell. A number behind its hyper-parameters takes the place of its momentum, or of
+/// `beta1` where it has betas, in that run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum UpdateKind {
     /// `torch.optim.SGD`; state: momentum buffer (absent where momentum is 0). Hyper: [lr, weight_decay, first_step].

@@ -14,7 +14,7 @@ const GRAIN: usize = 16384;
 pub struct UpdateArgs<'a> {
     /// The rule.
     pub kind: UpdateKind,
-    /// Its hyper-parameters, see [`UpdateKind`].
+    /// Its hyper-parameters, see [`UpdateKind`]; one number more is the momentum (or `beta1`) of this run.
     pub hyper: &'a [f32],
     /// Factor of the gradient.
     pub scale: f32,
@@ -28,7 +28,8 @@ pub struct UpdateArgs<'a> {
 /// Where a slice is shorter than `p`, or a state cell or hyper-parameter is missing.
 pub fn update(team: &Team, isa: Isa, args: UpdateArgs, p: &mut [f32], state: &mut [&mut [f32]]) {
     let n = p.len();
-    let kind = args.kind;
+    let kind = args.kind.of_run(args.hyper.get(args.kind.hyper_count()).copied());
+    let args = UpdateArgs { kind, ..args };
     assert!(args.grad.len() == n && state.iter().all(|s| s.len() == n), "lengths of an update by {kind:?}");
     assert!(state.len() >= kind.state_count() && args.hyper.len() >= kind.hyper_count(), "state or hyper of {kind:?}");
     let p = DisjointMut::new(p);

@@ -32,10 +32,34 @@ impl UpdateKind {
             Self::Assign | Self::Accumulate => 0,
         }
     }
+
+    /// Its momentum, or `beta1` where it has betas: what a cycle changes. None without either.
+    pub fn momentum(self) -> Option<f32> {
+        match self {
+            Self::Sgd { momentum, .. } | Self::RmsProp { momentum, .. } => (momentum != 0.0).then_some(momentum),
+            Self::Adam { beta1, .. } | Self::Lion { beta1, .. } => Some(beta1),
+            Self::Average | Self::Assign | Self::Accumulate => None,
+        }
+    }
+
+    /// The same rule with another [`UpdateKind::momentum`], where it has one.
+    pub fn with_momentum(mut self, value: f32) -> UpdateKind {
+        match &mut self {
+            Self::Sgd { momentum, .. } | Self::RmsProp { momentum, .. } if *momentum != 0.0 => *momentum = value,
+            Self::Adam { beta1, .. } | Self::Lion { beta1, .. } => *beta1 = value,
+            _ => {}
+        }
+        self
+    }
+
+    /// The rule of this run: a number behind the hyper-parameters that it reads takes the place of its momentum.
+    pub(crate) fn of_run(self, momentum: Option<f32>) -> UpdateKind {
+        momentum.map_or(self, |momentum| self.with_momentum(momentum))
+    }
 }
 
 /// One update. `grad` (or the value, for `Average`, `Assign`, `Accumulate`) is multiplied by `grad_scale` first: the factor of
-/// clipping by norm, 1 otherwise. `state` holds the cells that [`UpdateKind::state_count`] asks for.
+/// clipping by norm, 1 otherwise. A number behind the hyper-parameters is the momentum (or `beta1`) of this run. `state` holds the cells that [`UpdateKind::state_count`] asks for.
 ///
 /// # Panics
 /// If a slice is shorter than `p`, or a state cell or hyper-parameter is missing.
@@ -47,6 +71,7 @@ pub fn reference_update<T: Float>(
     grad: &[T],
     state: &mut [&mut [T]],
 ) {
+    let kind = kind.of_run(hyper.get(kind.hyper_count()).map(|momentum| momentum.to_f64() as f32));
     let constant = |x: f32| T::from_f64(meant_decimal(x));
     let one_minus = |x: f32| T::from_f64(1.0 - meant_decimal(x));
     for i in 0..p.len() {

@@ -267,6 +267,13 @@ impl Optimizer {
         self.groups.iter_mut().zip(lrs).for_each(|(group, lr)| group.rule.lr = *lr);
     }
 
+    /// Sets the momentum, or `beta1` where a rule has betas, of each group that has one; no graph needs to be compiled again.
+    pub fn set_momentum(&mut self, momentum: f64) {
+        // Never quite 0, which would take the state away that the graph was compiled for.
+        let momentum = (momentum as f32).max(f32::MIN_POSITIVE);
+        self.groups.iter_mut().for_each(|group| group.rule.kind = group.rule.kind.with_momentum(momentum));
+    }
+
     /// Steps carried out so far.
     pub fn steps(&self) -> u64 {
         self.step.array().to_i64_vec().first().map_or(0, |step| *step as u64)
@@ -342,6 +349,7 @@ impl Optimizer {
                 }
                 _ => {}
             }
+            hyper.extend(kind.momentum());
             hyper
         };
         let named = self.groups.iter().enumerate().map(|(index, group)| {
@@ -406,12 +414,9 @@ fn hyper_name(group: usize) -> String {
     format!("hyper.{group}")
 }
 
+/// What a rule reads, and the momentum of the run.
 fn hyper_count(kind: UpdateKind) -> usize {
-    match kind {
-        UpdateKind::Sgd { .. } => 3,
-        UpdateKind::Adam { .. } => 4,
-        _ => 2,
-    }
+    kind.hyper_count() + usize::from(kind.momentum().is_some())
 }
 
 /// The decimal that an f32 constant was written as: PyTorch computes `1 - beta ^ t` with Python's doubles.

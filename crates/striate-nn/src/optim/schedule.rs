@@ -1,5 +1,6 @@
 //! Learning-rate schedules with PyTorch's sequences.
 
+use super::Optimizer;
 use crate::{Error, Result};
 use std::f64::consts::PI;
 
@@ -94,6 +95,8 @@ pub struct OneCycleLR {
     pub pct_start: f64,
     /// Shape of the slopes.
     pub anneal: Anneal,
+    /// Let the momentum fall while the rate rises ([`LrScheduler::apply`] does it).
+    pub cycle_momentum: bool,
     /// Momentum at the top of the learning rate.
     pub base_momentum: f64,
     /// Momentum at both ends.
@@ -114,6 +117,7 @@ impl OneCycleLR {
             total_steps,
             pct_start: 0.3,
             anneal: Anneal::Cos,
+            cycle_momentum: true,
             base_momentum: 0.85,
             max_momentum: 0.95,
             div_factor: 25.0,
@@ -151,8 +155,7 @@ impl OneCycleLR {
         self.value(t, start, max, start / self.final_div_factor)
     }
 
-    /// The momentum that PyTorch's `cycle_momentum` would set at time `t`. Momentum is a constant of our updates: this is for
-    /// those who compile a graph for it.
+    /// The momentum that `cycle_momentum` sets at time `t`.
     pub fn momentum(&self, t: u64) -> f64 {
         self.value(t, self.max_momentum, self.base_momentum, self.max_momentum)
     }
@@ -259,6 +262,23 @@ impl LrScheduler {
     /// The learning rate of each group now.
     pub fn lrs(&self) -> &[f64] {
         &self.lrs
+    }
+
+    /// The momentum now, where the schedule is a one-cycle that changes it.
+    pub fn momentum(&self) -> Option<f64> {
+        match &self.schedule {
+            Schedule::OneCycleLR(cycle) if cycle.cycle_momentum => Some(cycle.momentum(self.time())),
+            _ => None,
+        }
+    }
+
+    /// Gives an optimizer the learning rates of now, and the momentum where the schedule changes it: what PyTorch's schedulers do by
+    /// themselves.
+    pub fn apply(&self, optimizer: &mut Optimizer) {
+        optimizer.set_lrs(&self.lrs);
+        if let Some(momentum) = self.momentum() {
+            optimizer.set_momentum(momentum);
+        }
     }
 
     /// How often [`LrScheduler::step`] was called.

@@ -49,6 +49,7 @@ fn one_cycle(args: &Value) -> OneCycleLR {
         total_steps: total,
         pct_start: number("pct_start"),
         anneal: if args["anneal_strategy"] == "linear" { Anneal::Linear } else { Anneal::Cos },
+        cycle_momentum: args["cycle_momentum"] == true,
         base_momentum: number("base_momentum"),
         max_momentum: number("max_momentum"),
         div_factor: number("div_factor"),
