@@ -6,7 +6,7 @@ use super::step::Step;
 use super::value::{Place, Value, ValueId};
 use crate::pass::simplify;
 use crate::run::arena::Span;
-use crate::{Array, DType, Graph, Parameter, Result, Shape};
+use crate::{Array, DType, Graph, Op, Parameter, Result, Shape};
 use std::sync::Arc;
 use striate_kernels::conv::Algorithms;
 use striate_kernels::simd::{Isa, isa};
@@ -74,7 +74,12 @@ impl Program {
         let graph = simplify(graph);
         let uses = Uses::of(&graph);
         let fusion = fuse(&graph, &uses);
-        let algorithms = if options.exact { Algorithms::Exact } else { Algorithms::Fast };
+        let training = graph.nodes.iter().any(|node| matches!(node.op, Op::Update { .. }));
+        let algorithms = match (options.exact, training) {
+            (true, _) => Algorithms::Exact,
+            (false, true) => Algorithms::FastTraining,
+            (false, false) => Algorithms::Fast,
+        };
         let machine = Machine { isa: isa(), algorithms, threads: options.threads.max(1) };
         let lowered = lower(&graph, &uses, &fusion, machine);
         let Lowered { steps, mut values, buffers, constants, hosts, inputs, outputs } = lowered;

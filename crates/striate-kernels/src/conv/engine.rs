@@ -49,9 +49,11 @@ pub(super) enum Engine {
 /// Which kernels may be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Algorithms {
-    /// Also Winograd's minimal filtering, whose rounding errors are a few times larger.
+    /// Also Winograd's minimal filtering, whose rounding errors are a few times larger. The layer's geometry alone decides.
     #[default]
     Fast,
+    /// As `Fast`, for a step of training: the batch decides too, and the filters are packed anew each time.
+    FastTraining,
     /// Direct sums alone.
     Exact,
 }
@@ -74,9 +76,7 @@ impl Engine {
         if Lanes::suits(&problem, isa) {
             return Engine::Lanes(Box::new(Lanes::new(problem, isa, w)));
         }
-        if algorithms == Algorithms::Fast
-            && let Some(winograd) = Winograd::choose(&problem, isa, w)
-        {
+        if let Some(winograd) = Winograd::choose(&problem, isa, w, algorithms) {
             return Engine::Winograd(Box::new(winograd));
         }
         let (channels, groups) = ([problem.m_c, problem.k_c], problem.groups);

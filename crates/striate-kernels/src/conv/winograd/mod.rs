@@ -7,6 +7,7 @@
 //!
 //! Each output is one chain of operations that its place in the image decides, never the band or the batch.
 
+mod estimate;
 mod lines;
 mod pack;
 mod run;
@@ -14,7 +15,7 @@ mod run;
 use super::bands::Bands;
 use super::choose::{choose_nv, max_pixels};
 use super::direct::{Buffers, Problem};
-use super::engine::Weights;
+use super::engine::{Algorithms, Weights};
 use super::stats;
 use crate::mem::DisjointMut;
 use crate::simd::Isa;
@@ -30,10 +31,15 @@ struct Pitches {
 impl Pitches {
     fn new(tiles: usize, channels: usize) -> Self {
         let channels = channels.next_multiple_of(LINE);
-        // Neither neighbouring tiles nor positions fall into the same few sets of the first cache.
+        // Neighbouring tiles do not fall into the same few sets of the first cache.
         let tile = if channels.is_multiple_of(256) { channels + LINE } else { channels };
-        Pitches { tile, position: (tiles * tile / LINE | 1) * LINE }
+        Pitches { tile, position: scattered(tiles * tile) }
     }
+}
+
+/// A pitch of at least `floats` whose multiples fall into all sets of the first cache.
+fn scattered(floats: usize) -> usize {
+    (floats.div_ceil(LINE) | 1) * LINE
 }
 
 /// Floats of a cache line, and of the widest vector.
@@ -60,14 +66,14 @@ pub(super) struct Winograd {
 }
 
 impl Winograd {
-    /// The plan with the tile that makes it faster than the direct kernel, if there is one; the layer's geometry alone decides.
-    pub fn choose(problem: &Problem, isa: Isa, weights: Weights) -> Option<Self> {
-        if !suits(problem) {
+    /// The plan with the tile that makes it faster than the direct kernel, if there is one.
+    pub fn choose(problem: &Problem, isa: Isa, weights: Weights, algorithms: Algorithms) -> Option<Self> {
+        if algorithms == Algorithms::Exact || !suits(problem) {
             return None;
         }
-        let cost = |edge: usize| estimate(problem, isa, edge);
-        let edge = if cost(4) <= cost(2) { 4 } else { 2 };
-        (cost(edge) < estimate_direct(problem, isa)).then(|| Winograd::new(problem.clone(), isa, weights, edge))
+        let training = algorithms == Algorithms::FastTraining;
+        let edge = estimate::choose_edge(problem, isa, training)?;
+        Some(Winograd::new(problem.clone(), isa, weights, edge))
     }
 
     fn new(problem: Problem, isa: Isa, weights: Weights, edge: usize) -> Self {
@@ -125,7 +131,12 @@ impl Winograd {
 
     /// Floats of the packed filters, [blocks][positions][k][NV * LANES].
     pub fn packed_len(&self) -> usize {
-        self.positions() * self.problem.k_c * self.vectors() * self.isa.lanes()
+        self.positions() * self.blocks() * self.filters_pitch()
+    }
+
+    /// Floats from one position's filters to the next.
+    fn filters_pitch(&self) -> usize {
+        scattered(self.problem.k_c * self.nv * self.isa.lanes())
     }
 
     /// Floats of scratch that one thread needs.
@@ -200,26 +211,6 @@ fn suits(p: &Problem) -> bool {
         && p.n * p.out[0] * p.out[1] > 0
         && consecutive(0)
         && consecutive(1)
-}
-
-/// Cycles of one image by the direct kernel, at two vector multiply-adds a cycle.
-fn estimate_direct(p: &Problem, isa: Isa) -> f64 {
-    let sums = p.out[0] * p.out[1] * p.k_c * 9 * p.m_c.div_ceil(isa.lanes());
-    sums as f64 / (2.0 * 0.92)
-}
-
-/// Cycles of one image by tiles of `edge` outputs.
-fn estimate(p: &Problem, isa: Isa, edge: usize) -> f64 {
-    let positions = (edge + 2) * (edge + 2);
-    let tiles = p.out[0].div_ceil(edge) * p.out[1].div_ceil(edge);
-    let (inputs, outputs) = (p.k_c.div_ceil(isa.lanes()), p.m_c.div_ceil(isa.lanes()));
-    // Cycles a tile and vector of channels, of both transforms; measured.
-    let (input, output) = if edge == 2 { (50.0, 40.0) } else { (180.0, 140.0) };
-    let products = (positions * tiles * p.k_c * outputs) as f64 / (2.0 * 0.88);
-    // The transformed filters are read once a band. What does not stay in the second cache comes at some 8 bytes a cycle.
-    let filters = 4 * positions * p.k_c * p.m_c;
-    let streamed = if filters > FILTERS_IN_CACHE { filters as f64 / 8.0 } else { 0.0 };
-    products + tiles as f64 * (inputs as f64 * input + outputs as f64 * output) + streamed
 }
 
 /// Bytes of transformed filters that stay in the second cache.

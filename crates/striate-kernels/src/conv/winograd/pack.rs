@@ -26,7 +26,7 @@ impl<const A: usize> Kernel for PackJob<'_, A> {
         let (block, place) = (vector / plan.nv, vector % plan.nv);
         let width = plan.nv.min(plan.vectors() - block * plan.nv) * S::LANES;
         let valid = (p.m_c - vector * S::LANES).min(S::LANES);
-        let block_start = block * plan.nv * S::LANES * A * A * p.k_c;
+        let pitch = plan.filters_pitch();
         let filters = &self.w[vector * S::LANES * plan.weights.m_stride..];
         let taps: [[usize; 3]; 3] =
             std::array::from_fn(|r| std::array::from_fn(|c| p.taps[0][r].index * plan.weights.kw + p.taps[1][c].index));
@@ -50,7 +50,7 @@ impl<const A: usize> Kernel for PackJob<'_, A> {
             for i in 0..A {
                 let row: [S::V; A] = filter_line(s, [columns[0][i], columns[1][i], columns[2][i]]);
                 for (j, &value) in row.iter().enumerate() {
-                    let at = block_start + ((i * A + j) * p.k_c + k) * width + place * S::LANES;
+                    let at = (block * A * A + i * A + j) * pitch + k * width + place * S::LANES;
                     // SAFETY: each task has its own vector and channels.
                     unsafe { s.store(self.packed.slice_mut(at..at + S::LANES).as_mut_ptr(), value) };
                 }

@@ -197,8 +197,7 @@ impl Part<'_> {
         products: &mut [f32],
     ) {
         let (plan, k) = (self.plan, self.plan.problem.k_c);
-        let filters = &packed[self.channel::<S>() * A * A * k..];
-        let width = self.nv * S::LANES;
+        let (pitch, first) = (plan.filters_pitch(), self.block * A * A);
         for position in 0..A * A {
             let block = Block {
                 tiles: 0,
@@ -206,7 +205,7 @@ impl Part<'_> {
                 x_off: plan.input_off.as_ptr(),
                 taps: &[0],
                 run: k,
-                w: filters[position * k * width..].as_ptr(),
+                w: packed[(first + position) * pitch..].as_ptr(),
                 y: products[position * plan.products.position..].as_mut_ptr(),
                 y_off: plan.product_off.as_ptr(),
                 tail: S::LANES,

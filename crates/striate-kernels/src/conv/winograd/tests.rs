@@ -108,15 +108,21 @@ fn sums_over_512_channels_are_accurate() {
     }
 }
 
+/// Which kernel, for `n` images.
+fn chosen(shape: &Conv2dShape, n: usize, algorithms: Algorithms) -> String {
+    ForwardPlan::new(Conv2dShape { n, ..*shape }, Isa::Avx512, algorithms).kernel_name()
+}
+
 #[test]
-fn the_layer_decides_and_never_the_batch() {
+fn the_layer_decides_and_the_batch_only_in_training() {
     let wide = Conv2dShape { ih: 56, iw: 56, ic: 64, oc: 64, ..BASE };
-    for n in [1, 8] {
-        let plan = ForwardPlan::new(Conv2dShape { n, ..wide }, Isa::Avx512, Default::default());
-        assert_eq!(plan.kernel_name(), "conv2d_winograd4x4_f32_6x64_avx512");
-        // The filters of a small map with many channels are most of the work.
-        let small = Conv2dShape { n, ih: 3, iw: 3, ic: 512, oc: 512, ..BASE };
-        assert!(!ForwardPlan::new(small, Isa::Avx512, Default::default()).kernel_name().contains("winograd"));
+    let small = Conv2dShape { ih: 3, iw: 3, ic: 512, oc: 512, ..BASE };
+    for n in [1, 8, 64] {
+        assert_eq!(chosen(&wide, n, Algorithms::Fast), "conv2d_winograd4x4_f32_6x64_avx512");
+        assert_eq!(chosen(&wide, n, Algorithms::Exact), "conv2d_f32_6x64_avx512");
+        // To read the transformed filters is most of the work, unless many images share it.
+        assert!(!chosen(&small, n, Algorithms::Fast).contains("winograd"));
+        assert_eq!(chosen(&small, n, Algorithms::FastTraining).contains("winograd"), n == 64);
     }
     for other in [
         Conv2dShape { stride: [2, 2], ..wide },
@@ -125,7 +131,7 @@ fn the_layer_decides_and_never_the_batch() {
         Conv2dShape { kw: 5, ..wide },
         Conv2dShape { ic: 1, ..wide },
     ] {
-        let plan = ForwardPlan::new(other, Isa::Avx512, Default::default());
-        assert!(!plan.kernel_name().contains("winograd"), "{other:?}: {}", plan.kernel_name());
+        let name = chosen(&other, 8, Algorithms::Fast);
+        assert!(!name.contains("winograd"), "{other:?}: {name}");
     }
 }
