@@ -5,8 +5,9 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use striate::io::{FileFormat, Weights, detect_format, fit_names, read_weights};
 use striate::nn::{Module, StateDict};
+use striate::train::Tta;
 use striate::vision::models::{ModelError, ModelSpec, PresetReason, find_model, find_preset, load_model};
-use striate::vision::transforms::{Preprocess, PreprocessOverrides};
+use striate::vision::transforms::{Preprocess, PreprocessOverrides, TransformError};
 
 /// MODEL and `--weights`.
 #[derive(Args, Clone, Debug)]
@@ -64,6 +65,14 @@ impl Model {
             let file = path.display();
             eprintln!("note: {file} has {} classes and no names for them; taking ImageNet's", names.len());
         }
+    }
+
+    /// Prepares pictures so that the views of `tta` can be cut out of them; gives the height and width of a view.
+    pub fn for_tta(&mut self, tta: Tta) -> Result<[usize; 2], Failure> {
+        let size = self.preprocess.size().unwrap_or([self.input[1], self.input[2]]);
+        let refuse = |error: TransformError| Failure::usage(format!("--tta {tta}: {error}"));
+        self.preprocess = tta.preprocess(&self.preprocess).map_err(refuse)?;
+        Ok(size)
     }
 
     /// With other preprocessing where the user wants it.

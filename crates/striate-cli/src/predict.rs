@@ -11,7 +11,7 @@ use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use striate::graph::Array;
-use striate::train::Evaluator;
+use striate::train::{Evaluator, Tta};
 use striate::vision::data::Image;
 use striate::vision::transforms::Layout;
 
@@ -36,6 +36,9 @@ pub struct PredictArgs {
     /// Write what the net sees of each picture, [1, C, H, W], as DIR/0.npy, DIR/1.npy, … for `striate run`.
     #[arg(long, value_name = "DIR")]
     save_inputs: Option<PathBuf>,
+    /// Average over views of each picture: flip (mirrored left to right too), crops (centre and corners), all (both).
+    #[arg(long, num_args = 0..=1, default_value = "none", default_missing_value = "flip", require_equals = true)]
+    tta: Tta,
     #[command(flatten)]
     preprocess: PreprocessArgs,
     #[command(flatten)]
@@ -167,7 +170,8 @@ impl Predictor<'_> {
 
 /// Runs the verb.
 pub fn run(args: &PredictArgs) -> Result<(), Failure> {
-    let model = args.model.open(None)?.prepare(&args.preprocess.overrides())?;
+    let mut model = args.model.open(None)?.prepare(&args.preprocess.overrides())?;
+    let size = model.for_tta(args.tta)?;
     let classes = classes_of(&model)?;
     let mut paths = Vec::new();
     for source in &args.sources {
@@ -189,7 +193,7 @@ pub fn run(args: &PredictArgs) -> Result<(), Failure> {
     let mut predictor = Predictor {
         names: model.names(classes),
         model: &model,
-        evaluator: Evaluator::new(classes, args.compute.options(), args.compute.team()),
+        evaluator: Evaluator::new(classes, args.compute.options(), args.compute.team()).with_tta(args.tta, size),
         waiting: Vec::new(),
         output: args.output.choose(),
         top: args.top,

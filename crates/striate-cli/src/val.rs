@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use striate::graph::nearest;
-use striate::train::{Evaluator, Metrics, evaluation_loader};
+use striate::train::{Evaluator, Metrics, Tta, evaluation_loader};
 use striate::vision::data::{
     DataError, DataLoader, Dataset, DatasetSource, Image, Sample, open_dataset, open_embedded,
 };
@@ -44,6 +44,9 @@ pub struct ValArgs {
     /// Threads that load pictures; the result does not depend on it.
     #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(0..=256))]
     workers: Option<usize>,
+    /// Average over views of each picture: flip (mirrored left to right too), crops (centre and corners), all (both).
+    #[arg(long, num_args = 0..=1, default_value = "none", default_missing_value = "flip", require_equals = true)]
+    tta: Tta,
     #[command(flatten)]
     preprocess: PreprocessArgs,
     #[command(flatten)]
@@ -163,7 +166,8 @@ pub fn classes_of(model: &Model) -> Result<usize, Failure> {
 
 /// Runs the verb.
 pub fn run(args: &ValArgs, started: Instant) -> Result<(), Failure> {
-    let model = args.model.open(None)?.prepare(&args.preprocess.overrides())?;
+    let mut model = args.model.open(None)?.prepare(&args.preprocess.overrides())?;
+    let size = model.for_tta(args.tta)?;
     let source = open_data(args.data.as_deref())?;
     model.tell_assumptions();
     let (split, part) = choose_part(&source, args.split)?;
@@ -174,7 +178,7 @@ pub fn run(args: &ValArgs, started: Instant) -> Result<(), Failure> {
     let workers = args.workers.unwrap_or(if source.fixed_size.is_some() { 0 } else { threads.min(MOST_WORKERS) });
     let batch = args.batch.min(part.len().max(1));
     let mut loader = evaluation_loader(part, &model.preprocess, batch, workers)?;
-    let mut evaluator = Evaluator::new(classes, args.compute.options(), args.compute.team());
+    let mut evaluator = Evaluator::new(classes, args.compute.options(), args.compute.team()).with_tta(args.tta, size);
     let stop = stop_flag()?;
     let Some(evaluation) = evaluator.run(&*model.net, &mut loader, &stop)? else {
         return Err(Failure::new(130, "interrupted"));

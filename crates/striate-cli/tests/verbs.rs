@@ -192,3 +192,32 @@ fn a_download_that_is_not_the_set_is_refused_and_leaves_no_set() {
     fetch(&from).fails(5, &["cifar-10-binary.tar.gz", "--from"]);
     run(&["data", "fetch", "cifar11"]).fails(2, &["did you mean `cifar10`"]);
 }
+
+#[test]
+fn views_and_other_preprocessing_change_answers_and_are_said() {
+    let set = tiny_set();
+    let net = trained(&set);
+    let picture = set.root().join("a.bmp");
+    write_bmp(&picture, 30, |x, y| x.wrapping_mul(9) ^ y.wrapping_mul(3));
+    let picture = picture.to_str().unwrap();
+    let score = |more: &[&str]| {
+        let done = run(&[&["predict", &net, picture, "--json"], more].concat()).ok();
+        (lines(&done.stdout)[0]["classes"][0]["score"].as_f64().unwrap(), done.stderr)
+    };
+    let (plain, said) = score(&[]);
+    assert!(said.contains("the weights file says") && said.contains("12x12"), "{said}");
+    let (flipped, _) = score(&["--tta"]);
+    let (cropped, said) = score(&["--tta=all", "--resize", "16", "--crop", "12"]);
+    assert!(said.contains("flags"), "{said}");
+    assert!(plain != flipped && flipped != cropped);
+    assert!([plain, flipped, cropped].iter().all(|score| (1.0 / 3.0 - 1e-9..=1.0).contains(score)));
+    run(&["predict", &net, picture, "--tta=crops"]).fails(2, &["--tta crops", "--resize"]);
+    run(&["predict", &net, picture, "--tta=flop"]).fails(2, &["flip"]);
+    run(&["predict", &net, picture, "--mean", "0.1,0.2"]).fails(2, &["mean"]);
+    run(&["predict", &net, picture, "--crop", "0"]).fails(2, &["--crop"]);
+    let judged = lines(&run(&["val", &net, set.data(), "--tta", "--json"]).ok().stdout);
+    assert_eq!(judged[0]["images"], 24);
+    let inputs = set.root().join("inputs");
+    run(&["predict", &net, picture, "--save-inputs", inputs.to_str().unwrap()]).ok();
+    assert!(inputs.join("0.npy").is_file());
+}

@@ -159,6 +159,20 @@ impl std::fmt::Display for Freeze {
     }
 }
 
+names! {
+    /// Views of each picture whose probabilities are averaged in evaluation and prediction.
+    Tta {
+        /// The picture as it is prepared.
+        None = "none",
+        /// Also mirrored left to right.
+        Flip = "flip",
+        /// The centre and the four corners.
+        Crops = "crops",
+        /// These five, also mirrored.
+        All = "all",
+    }
+}
+
 macro_rules! settings {
     ($($(#[$doc:meta])* $field:ident: $type:ty,)* @optional $($(#[$opt_doc:meta])* $opt:ident: $opt_type:ty,)*) => {
         /// What may be set, in a file (`--config`, TOML) or by flags; what is not set follows from the data by rule.

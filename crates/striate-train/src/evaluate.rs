@@ -1,7 +1,8 @@
 //! A net on a part of the data.
 
-use crate::Result;
 use crate::step::Cut;
+use crate::tta::mean_logits;
+use crate::{Result, Tta};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use striate_graph::machine::Team;
@@ -33,12 +34,20 @@ pub struct Evaluator {
     session: Option<(Vec<usize>, Session)>,
     /// For features instead of pictures: the cut, and the shape of a picture.
     cut: Option<(Cut, [usize; 3])>,
+    /// Views of each picture, and the height and width of one.
+    tta: (Tta, [usize; 2]),
 }
 
 impl Evaluator {
     /// For a net of so many classes.
     pub fn new(classes: usize, options: CompileOptions, team: Arc<Team>) -> Evaluator {
-        Evaluator { classes, options, team, programs: ProgramCache::new(CACHE_BYTES), session: None, cut: None }
+        let (programs, tta) = (ProgramCache::new(CACHE_BYTES), (Tta::None, [0, 0]));
+        Evaluator { classes, options, team, programs, session: None, cut: None, tta }
+    }
+
+    /// With several views of each picture, of this height and width, where pictures went through [`Tta::preprocess`].
+    pub fn with_tta(self, tta: Tta, size: [usize; 2]) -> Evaluator {
+        Evaluator { tta: (tta, size), ..self }
     }
 
     /// For features of a frozen part instead of pictures `[C, H, W]`.
@@ -63,11 +72,21 @@ impl Evaluator {
         Ok(session.run(&inputs)?[0].clone())
     }
 
-    /// The logits `[N, classes]` of pictures `[N, C, H, W]`.
+    /// The logits `[N, classes]` of pictures `[N, C, H, W]`; of several views, the logarithms of the mean probabilities.
     ///
     /// # Errors
     /// Where the net cannot take them.
     pub fn logits(&mut self, net: &dyn Module, images: &Array) -> Result<Array> {
+        let (tta, size) = self.tta;
+        if tta == Tta::None {
+            return self.logits_of_view(net, images);
+        }
+        let views = tta.views(images, size)?;
+        let logits = views.iter().map(|view| self.logits_of_view(net, view)).collect::<Result<Vec<_>>>()?;
+        Ok(mean_logits(&logits, self.classes)?)
+    }
+
+    fn logits_of_view(&mut self, net: &dyn Module, images: &Array) -> Result<Array> {
         let shape = images.shape().to_vec();
         if self.session.as_ref().is_none_or(|(held, _)| *held != shape) {
             let graph = net.graph(Mode::Eval, &shape)?;

@@ -26,9 +26,10 @@ mod reporter;
 mod saved;
 mod step;
 mod trainer;
+mod tta;
 
 pub use config::{
-    Augment, ClassWeights, Freeze, MixingName, OptimizerName, ScheduleName, Settings, TrainConfig, read_config,
+    Augment, ClassWeights, Freeze, MixingName, OptimizerName, ScheduleName, Settings, TrainConfig, Tta, read_config,
 };
 pub use defaults::{Resolved, resolve};
 pub use error::{Result, TrainError};
