@@ -1,5 +1,6 @@
 //! `striate export`: a net as an ONNX model that has been read back and compared.
 
+use crate::compute::ComputeArgs;
 use crate::failure::Failure;
 use crate::model::{Model, ModelArgs, Origin};
 use crate::output::{Output, OutputArgs, print_json, print_line};
@@ -7,7 +8,11 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use striate::io::onnx::{ByteInput, DEFAULT_OPSET, ExportError, OnnxFile, OnnxOptions, export_onnx, write_onnx};
+use striate::graph::{Array, DType, Graph, Program, Session, Shape, rng};
+use striate::io::onnx::{
+    ByteInput, DEFAULT_OPSET, ExportError, INPUT_NAME, OnnxFile, OnnxOptions, export_graph, export_onnx, read_proto,
+    replay_onnx, write_onnx,
+};
 use striate::vision::models::ModelInfo;
 
 /// Write a net as an ONNX model, read it back and compare.
@@ -23,6 +28,8 @@ pub struct ExportArgs {
     imgsz: Option<usize>,
     #[command(flatten)]
     how: ExportFlags,
+    #[command(flatten)]
+    compute: ComputeArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -112,35 +119,114 @@ struct Report {
     opset: i64,
     nodes: usize,
     seconds: f64,
+    /// Of what was read back, relative to the range of the output.
+    difference: f64,
 }
 
 impl Report {
     fn print(&self, output: Output) {
-        let Report { path, file, opset, nodes, seconds } = self;
+        let Report { path, file, opset, nodes, seconds, difference } = self;
         if output == Output::Json {
             print_json(&serde_json::json!({
                 "path": path, "bytes": file.bytes, "data": file.data, "opset": opset, "nodes": nodes, "seconds": seconds,
+                "difference": difference,
             }));
             return;
         }
         let size = file.bytes as f64 / f64::from(1 << 20);
         let beside = file.data.as_ref().map_or(String::new(), |data| format!(", weights in {}", data.display()));
         print_line(&format!("{}: {size:.1} MiB{beside}, opset {opset}, {nodes} nodes, {seconds:.1} s", path.display()));
+        print_line(&format!("read back and run beside the net: they differ by {difference:.1e} of the output's range"));
     }
 }
 
-/// Writes a net and reads it back.
+/// Pictures that the file and the net are compared on: more than one, so that an open batch shows.
+const BATCH: usize = 2;
+/// Most that they may differ by, of the range of the net's output.
+const MOST: f64 = 1e-5;
+/// The same where weights are stored as f16.
+const MOST_HALF: f64 = 5e-3;
+
+/// The same pictures each time: normal values, or any bytes.
+fn pictures(shape: &Shape, dtype: DType) -> Result<Array, Failure> {
+    let key = rng::stream_key(0, "export");
+    let places = 0..shape.numel() as u64;
+    Ok(match dtype {
+        DType::U8 => Array::from_vec(shape, places.map(|i| rng::below(key, 0, i, 256) as u8).collect())?,
+        _ => Array::from_vec(shape, places.map(|i| rng::normal(key, 0, i)).collect::<Vec<f32>>())?,
+    })
+}
+
+/// Runs a graph on pictures.
+fn answers(graph: &Graph, images: &Array, compute: ComputeArgs) -> Result<Vec<f64>, Failure> {
+    let mut session = Session::with_team(Program::compile(graph, &compute.options())?, compute.team());
+    let outputs = session.run(&[(INPUT_NAME, images)])?;
+    Ok(outputs.first().map(|output| output.to_f64_vec()).unwrap_or_default())
+}
+
+/// The largest difference of the file and the net, of the range of the net's output.
+fn compare(model: &Model, out: &Path, options: &OnnxOptions, compute: ComputeArgs) -> Result<f64, Failure> {
+    let unread = |error: striate::io::Error| Failure::new(1, format!("what was written cannot be read back: {error}"));
+    let [c, h, w] = model.input;
+    let graph = export_graph(&*model.net, &[BATCH, c, h, w], options)?;
+    let (_, shape, dtype) = graph.inputs().next().ok_or_else(|| Failure::new(1, "the net has no input"))?;
+    let images = pictures(shape, dtype)?;
+    let back = read_proto(out).and_then(|proto| replay_onnx(&proto, out, &[(INPUT_NAME, shape.clone())]));
+    let found = answers(&back.map_err(unread)?, &images, compute)?;
+    let wanted = answers(&graph, &images, compute)?;
+    if found.len() != wanted.len() {
+        return Err(Failure::new(1, format!("the file gives {} values, the net {}", found.len(), wanted.len())));
+    }
+    let ends = wanted.iter().fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], &v| [low.min(v), high.max(v)]);
+    let range = (ends[1] - ends[0]).max(f64::MIN_POSITIVE);
+    // A NaN on one side only is a difference beyond all limits.
+    let apart = |(a, b): (&f64, &f64)| match (a == b || (a.is_nan() && b.is_nan()), (a - b).abs() / range) {
+        (true, _) => 0.0,
+        (false, difference) if difference.is_nan() => f64::INFINITY,
+        (false, difference) => difference,
+    };
+    Ok(found.iter().zip(&wanted).map(apart).fold(0.0, f64::max))
+}
+
+/// Takes away a file that is not what the net is.
+fn discard(out: &Path, file: &OnnxFile) {
+    for path in std::iter::once(out).chain(file.data.as_deref()) {
+        // The error that counts is the one that is being reported.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Writes a net, reads it back and compares.
 ///
 /// # Errors
-/// Exit code 2 where the net cannot be written, 5 where the file cannot; 1 where it is not what was written: then it is removed.
-pub fn export(model: &Model, out: &Path, flags: &ExportFlags, output: Output) -> Result<(), Failure> {
+/// Exit code 2 where the net cannot be written, 5 where the file cannot; 1 where it does not do what the net does: then it is
+/// removed.
+pub fn export(
+    model: &Model,
+    out: &Path,
+    flags: &ExportFlags,
+    compute: ComputeArgs,
+    output: Output,
+) -> Result<(), Failure> {
     let started = Instant::now();
     let options = flags.options(model)?;
     let proto = export_onnx(&*model.net, &model.input, &options)?;
     let nodes = proto.graph.as_ref().map_or(0, |graph| graph.node.len());
     let file = write_onnx(out, proto).map_err(|error| Failure::array_file(&error))?;
+    let most = if options.half { MOST_HALF } else { MOST };
+    let checked = compare(model, out, &options, compute).and_then(|difference| match difference <= most {
+        true => Ok(difference),
+        false => Err(Failure::new(
+            1,
+            format!("the file differs from the net by {difference:.1e} of the output's range, more than {most:.0e}"),
+        )),
+    });
+    let difference = checked.map_err(|failure| {
+        discard(out, &file);
+        failure.before(&format!("{}: removed again: ", out.display()))
+    })?;
     let seconds = started.elapsed().as_secs_f64();
-    Report { path: out.into(), file, opset: options.opset, nodes, seconds }.print(output);
+    Report { path: out.into(), file, opset: options.opset, nodes, seconds, difference }.print(output);
     Ok(())
 }
 
@@ -153,7 +239,7 @@ pub fn run(args: &ExportArgs) -> Result<(), Failure> {
     if model.origin == Origin::Fresh {
         model.tell_assumptions();
     }
-    export(&model, &args.out, &args.how, args.output.choose())
+    export(&model, &args.out, &args.how, args.compute, args.output.choose())
 }
 
 /// The net, for pictures of the size that is asked for.

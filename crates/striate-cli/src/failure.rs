@@ -37,6 +37,11 @@ impl Failure {
         Failure::new(if error.is_io() { 5 } else { 3 }, error.to_string())
     }
 
+    /// The same with something before its message.
+    pub fn before(self, what: &str) -> Failure {
+        Failure { message: format!("{what}{}", self.message), ..self }
+    }
+
     /// The message.
     pub fn message(&self) -> &str {
         &self.message

@@ -22,6 +22,7 @@ fn a_run_becomes_a_model_that_says_what_it_is() {
     let done = run(&["export", net, path, "--json"]).ok();
     let report: Value = serde_json::from_str(done.stdout.lines().last().unwrap()).unwrap();
     assert_eq!((&report["opset"], report["bytes"].as_u64()), (&Value::from(18), Some(out.metadata().unwrap().len())));
+    assert!(report["difference"].as_f64().unwrap() <= 1e-5, "{report}");
     let found = metadata(&out);
     let get = |key: &str| found.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str()).unwrap_or_default();
     assert_eq!((get("format"), get("model")), ("striate", "lenet"));

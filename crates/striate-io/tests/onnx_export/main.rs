@@ -2,14 +2,14 @@
 
 mod layers;
 
-use layers::{Case, cases};
+use layers::{Case, DRAWS, cases};
 use prost::Message;
 use std::collections::HashSet;
-use striate_graph::{Array, Mode, Op, RandomKind};
+use striate_graph::{Array, Mode, Op, RandomKind, RunOptions, interpret};
 use striate_io::onnx::proto::{DimensionValue, ModelProto, NodeProto, TypeValue, ValueInfoProto};
 use striate_io::onnx::{
-    ByteInput, ExportError, OnnxOptions, export_onnx, graph_to_onnx, parse_proto, read_initializers, read_proto,
-    write_onnx,
+    ByteInput, ExportError, OnnxOptions, export_graph, export_onnx, graph_to_onnx, parse_proto, read_initializers,
+    read_proto, replay_onnx, write_onnx,
 };
 use striate_nn::*;
 
@@ -81,6 +81,38 @@ fn every_layer_is_written_well_and_the_same_each_time() {
     }
 }
 
+/// The largest difference of a model that was read back and the net that it was made of, relative to the range.
+fn difference(case: &Case, model: &ModelProto, batch: usize, options: &OnnxOptions) -> f64 {
+    let shape = [&[batch], &case.sample[..]].concat();
+    let count: usize = shape.iter().product();
+    let values = (0..count).map(|i| ((i * i) as f32 * 0.37 + i as f32 * 1.3).sin() * 1.3).collect();
+    let x = Array::from_vec(shape.clone(), values).unwrap();
+    let run = |graph: &striate_graph::Graph| {
+        interpret(graph, &[("images", x.clone())], &RunOptions::default()).unwrap().remove(0)
+    };
+    let wanted = run(&export_graph(&*case.net, &shape, options).unwrap());
+    let back = replay_onnx(model, "model.onnx".as_ref(), &[("images", shape.into())]);
+    let got = run(&back.unwrap_or_else(|error| panic!("{}: {error}", case.name)));
+    assert_eq!(got.shape(), wanted.shape(), "{}", case.name);
+    let (got, wanted) = (got.to_f64_vec(), wanted.to_f64_vec());
+    let range = wanted.iter().fold(1e-30f64, |most, value| most.max(value.abs()));
+    got.iter().zip(&wanted).map(|(a, b)| (a - b).abs() / range).fold(0.0, f64::max)
+}
+
+#[test]
+fn what_is_read_back_computes_the_same_for_any_batch() {
+    for case in cases() {
+        for opset in [13, 18, 23].into_iter().filter(|opset| *opset >= case.opset) {
+            let options = options(opset);
+            let model = written(&case, &options);
+            for batch in [1, 3] {
+                let found = difference(&case, &model, batch, &options);
+                assert!(found <= 2e-6, "{} opset {opset} batch {batch}: {found}", case.name);
+            }
+        }
+    }
+}
+
 /// The operators of each case at an opset, by the case's name.
 fn operators_of(name: &str, opset: i64) -> Vec<String> {
     let all = cases();
@@ -124,6 +156,7 @@ fn onnxs_own_operators_are_used_where_there_are() {
 }
 
 fn small_net() -> Sequential {
+    let _drawing = DRAWS.lock().unwrap();
     manual_seed(3);
     let net = sequential![
         Conv2d::new(3, 4, 3).bias(false),

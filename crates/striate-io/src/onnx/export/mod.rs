@@ -10,6 +10,7 @@ mod elementwise;
 mod lower;
 mod norm;
 mod recipe;
+mod replay;
 mod shapes;
 mod windows;
 mod write;
@@ -26,6 +27,7 @@ use std::ops::RangeInclusive;
 use striate_graph::{Array, DType, Graph, Mode, Node, Trace};
 use striate_nn::Module;
 
+pub use replay::replay_onnx;
 pub use write::{OnnxFile, write_onnx};
 
 /// The opsets that can be written.

@@ -351,22 +351,24 @@ fn odd_sources(
             let entry = |i: usize| if axis == 0 { values[o * input[0] + i] } else { values[i * output[1] + o] };
             let found = (0..input[axis]).position(|i| entry(i) != 0.0).unwrap_or(0);
             let exact = spec.mode == Interpolation::NearestExact;
-            let [single, double] = onnx_sources(o, scale, exact).map(|at| at.clamp(0, input[axis] as i64 - 1));
-            alike &= [single, double] == [found as i64; 2];
+            let theirs = onnx_sources(o, scale, exact).map(|at| at.clamp(0, input[axis] as i64 - 1));
+            alike &= theirs == [found as i64; 3];
             sources[axis].push(found as i64);
         }
     }
     Ok((!alike).then_some(sources))
 }
 
-/// Where ONNX's nearest looks for output `o`, in single and in double precision.
-fn onnx_sources(o: usize, scale: f64, exact: bool) -> [i64; 2] {
+/// Where ONNX's nearest looks for output `o`, in single and in double precision, and by PyTorch's product; the factor is stored in
+/// single precision.
+fn onnx_sources(o: usize, scale: f64, exact: bool) -> [i64; 3] {
     let shift = if exact { 0.5 } else { 0.0 };
+    let product = (o as f32 + shift as f32) * (1.0 / f64::from(scale as f32)) as f32;
     let single = (o as f32 + shift as f32) / scale as f32 - shift as f32;
     let double = (o as f64 + shift) / scale - shift;
     match exact {
-        true => [(single + 0.5).floor() as i64, (double + 0.5).floor() as i64],
-        false => [single.floor() as i64, double.floor() as i64],
+        true => [(single + 0.5).floor() as i64, (double + 0.5).floor() as i64, product.floor() as i64],
+        false => [single.floor() as i64, double.floor() as i64, product.floor() as i64],
     }
 }
 
