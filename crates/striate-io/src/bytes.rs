@@ -124,11 +124,16 @@ pub(crate) fn encode<E>(array: &Array, mut sink: impl FnMut(&[u8]) -> Result<(),
 
 /// Row-major bytes from column-major ones (NumPy's `fortran_order`), elements of `size` bytes.
 pub(crate) fn fortran_to_row_major(bytes: &[u8], shape: &[usize], size: usize) -> Vec<u8> {
-    let mut out = vec![0; bytes.len()];
     let mut strides = vec![1; shape.len()];
     for axis in 1..shape.len() {
         strides[axis] = strides[axis - 1] * shape[axis - 1];
     }
+    gather(bytes, shape, &strides, size)
+}
+
+/// Row-major bytes of what lies in `bytes` with these strides (in elements of `size` bytes). All of it must be there.
+pub(crate) fn gather(bytes: &[u8], shape: &[usize], strides: &[usize], size: usize) -> Vec<u8> {
+    let mut out = vec![0; shape.iter().product::<usize>() * size];
     let mut index = vec![0; shape.len()];
     let mut source = 0;
     for element in out.chunks_exact_mut(size) {
@@ -169,6 +174,14 @@ mod tests {
         assert_eq!(fortran_to_row_major(&[1, 4, 2, 5, 3, 6], &[2, 3], 1), [1, 2, 3, 4, 5, 6]);
         assert_eq!(fortran_to_row_major(&[9, 8], &[], 2), [9, 8]);
         assert_eq!(fortran_to_row_major(&[], &[0, 3], 4), [] as [u8; 0]);
+    }
+
+    #[test]
+    fn strides_are_followed() {
+        // every other element, then all rows the same
+        assert_eq!(gather(&[1, 2, 3, 4, 5], &[3], &[2], 1), [1, 3, 5]);
+        assert_eq!(gather(&[1, 2], &[3, 2], &[0, 1], 1), [1, 2, 1, 2, 1, 2]);
+        assert_eq!(gather(&[], &[2, 0], &[7, 7], 4), [] as [u8; 0]);
     }
 
     #[test]

@@ -90,6 +90,16 @@ pub enum Error {
         /// What to do.
         instead: String,
     },
+    /// A pickle names what runs programs or opens files, which no weights need.
+    #[error("{}: {what}: `{name}` is named here, which no weights need; the file was made to do harm. Nothing was called; do not load it in Python", .path.display())]
+    Forbidden {
+        /// The file.
+        path: PathBuf,
+        /// The pickle and the byte.
+        what: String,
+        /// What it names.
+        name: String,
+    },
     /// The bytes are not those that were written.
     #[error("{}: {what}: checksum {computed:08x}, written was {stored:08x}; the file is damaged", .path.display())]
     Checksum {
@@ -149,6 +159,10 @@ impl Error {
 
     pub(crate) fn unsupported(path: &Path, what: impl Into<String>, instead: impl Into<String>) -> Error {
         Error::Unsupported { path: path.into(), what: printable(&what.into()), instead: printable(&instead.into()) }
+    }
+
+    pub(crate) fn forbidden(path: &Path, what: impl Into<String>, name: impl Into<String>) -> Error {
+        Error::Forbidden { path: path.into(), what: printable(&what.into()), name: printable(&name.into()) }
     }
 
     pub(crate) fn too_large(path: &Path, what: impl Into<String>, value: u64, limit: u64) -> Error {

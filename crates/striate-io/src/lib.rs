@@ -29,6 +29,7 @@ mod input;
 mod npy;
 mod npz;
 pub mod onnx;
+mod pth;
 mod safetensors;
 mod weights;
 mod zip;

@@ -3,7 +3,7 @@
 use crate::error::printable;
 use crate::input::{self, Input};
 use crate::zip::Archive;
-use crate::{Error, Result, npy, npz, safetensors};
+use crate::{Error, Result, npy, npz, pth, safetensors};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::fs::File;
@@ -60,7 +60,9 @@ pub fn detect_format(path: &Path) -> Result<FileFormat> {
     Ok(detect(input::open(path)?)?.0)
 }
 
-/// Reads every array of a file, whatever its format: safetensors, npz, npy (its one array is called `array`).
+/// Reads every array of a file, whatever its format: safetensors, PyTorch's .pth in its zip and its older layout, npz, npy (its one
+/// array is called `array`). Of a checkpoint it takes the state dict, whatever else lies in it, and says so in the notes. A `.pth` is read
+/// as data: nothing that it names is ever called.
 ///
 /// # Errors
 /// Names the file and the entry at fault: a format that holds no arrays, and all that the format's own reader refuses.
@@ -76,8 +78,20 @@ pub fn detect_format(path: &Path) -> Result<FileFormat> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn read_weights(path: &Path) -> Result<Weights> {
-    let (format, input) = detect(input::open(path)?)?;
+    let (format, source) = detect(input::open(path)?)?;
     let mut weights = Weights { format, arrays: StateDict::new(), metadata: BTreeMap::new(), notes: Vec::new() };
+    let input = match source {
+        Source::Plain(input) => input,
+        Source::Zip(archive) if format == FileFormat::Npz => {
+            weights.arrays = npz::read(archive)?.into_iter().collect();
+            return Ok(weights);
+        }
+        Source::Zip(archive) => {
+            let file = pth::read_zip(archive)?;
+            (weights.arrays, weights.metadata, weights.notes) = (file.arrays, file.metadata, file.notes);
+            return Ok(weights);
+        }
+    };
     match format {
         FileFormat::Safetensors => {
             let file = safetensors::read(input)?;
@@ -85,16 +99,16 @@ pub fn read_weights(path: &Path) -> Result<Weights> {
             weights.metadata = file.metadata;
         }
         FileFormat::Npy => weights.arrays.insert("array", npy::read(input)?),
-        FileFormat::Npz => weights.arrays = npz::read(Archive::open(input)?)?.into_iter().collect(),
-        FileFormat::Pth => return Err(refused(path, "PyTorch's own format")),
-        FileFormat::Onnx => return Err(refused(path, "an ONNX model, which is a graph,")),
+        FileFormat::Pth | FileFormat::Npz => {
+            let file = pth::read_legacy(input)?;
+            (weights.arrays, weights.metadata, weights.notes) = (file.arrays, file.metadata, file.notes);
+        }
+        FileFormat::Onnx => {
+            let instead = "give it as the model itself";
+            return Err(Error::unsupported(path, "an ONNX model, which is a graph, as a file of weights", instead));
+        }
     }
     Ok(weights)
-}
-
-fn refused(path: &Path, what: &str) -> Error {
-    let instead = "save the state dict with safetensors.torch.save_file";
-    Error::unsupported(path, format!("{what} as a file of weights"), instead)
 }
 
 /// First bytes of files that are no weights, with their names.
@@ -111,8 +125,13 @@ const OTHERS: [(&[u8], &str); 10] = [
     (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with `git lfs pull`"),
 ];
 
-/// The format, and the input at its first byte again.
-fn detect(mut input: Input<'_, File>) -> Result<(FileFormat, Input<'_, File>)> {
+/// A file whose format is known, at its first byte.
+enum Source<'a> {
+    Zip(Archive<'a, File>),
+    Plain(Input<'a, File>),
+}
+
+fn detect(mut input: Input<'_, File>) -> Result<(FileFormat, Source<'_>)> {
     let path = input.path;
     let length = input.left;
     let mut head = [0; 512];
@@ -132,7 +151,7 @@ fn detect(mut input: Input<'_, File>) -> Result<(FileFormat, Input<'_, File>)> {
     if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
         let archive = Archive::open(input)?;
         let format = zip_format(path, archive.members.iter().map(|member| member.name.as_str()))?;
-        return Ok((format, archive.into_input()?));
+        return Ok((format, Source::Zip(archive)));
     }
     let format = match head {
         _ if head.starts_with(b"\x93NUMPY") => FileFormat::Npy,
@@ -154,7 +173,7 @@ fn detect(mut input: Input<'_, File>) -> Result<(FileFormat, Input<'_, File>)> {
             None => return unknown("these are not the first bytes of a .safetensors, .pth, .npz, .npy or .onnx file"),
         },
     };
-    Ok((format, input))
+    Ok((format, Source::Plain(input)))
 }
 
 /// Which of the formats that are zip archives.

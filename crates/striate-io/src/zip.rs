@@ -1,10 +1,12 @@
 //! The part of the zip format that `.npz` and PyTorch files use: stored and deflated members, zip64 when reading.
 //!
-//! The central directory counts; what local headers say about sizes is not believed.
+//! The central directory counts. Where a local header says otherwise, where members overlap or share a name, or where a name leads out
+//! of the archive, two readers could see two different files: such archives are refused.
 
 use crate::error::printable;
 use crate::input::{Input, ReadSeek};
 use crate::{Error, Result};
+use std::collections::HashSet;
 use std::io::{self, Read, SeekFrom, Write};
 use std::path::Path;
 
@@ -55,6 +57,13 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u32_at(bytes, at) | u32_at(bytes, at + 4) << 32
 }
 
+impl Member {
+    /// Bytes of its contents, as declared.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+}
+
 impl<'a, R: ReadSeek> Archive<'a, R> {
     /// Reads the central directory.
     pub(crate) fn open(input: Input<'a, R>) -> Result<Self> {
@@ -74,23 +83,51 @@ impl<'a, R: ReadSeek> Archive<'a, R> {
             let member = parse_member(&mut rest).map_err(|why| archive.malformed(why))?;
             archive.members.push(member);
         }
-        let packed = archive.members.iter().fold(0u64, |sum, member| sum.saturating_add(member.compressed));
-        if packed > length {
-            return Err(archive.malformed(format!("the members need {packed} bytes, the file has {length}")));
-        }
+        archive.check_members(offset)?;
         Ok(archive)
+    }
+
+    /// Names that differ and stay inside, members that lie one after the other before the central directory.
+    fn check_members(&self, directory: u64) -> Result<()> {
+        let mut names = HashSet::new();
+        let mut order: Vec<&Member> = Vec::with_capacity(self.members.len());
+        for member in &self.members {
+            let name = &member.name;
+            if name.is_empty()
+                || name.starts_with('/')
+                || name.contains(['\\', '\0', ':'])
+                || name.split('/').any(|p| p == "..")
+            {
+                return Err(self.malformed(format!("the name of the member `{name}` leads out of the archive")));
+            }
+            if !names.insert(name) {
+                return Err(self.malformed(format!("two members are named `{name}`")));
+            }
+            order.push(member);
+        }
+        order.sort_by_key(|member| member.offset);
+        let mut ends = order.iter().skip(1).map(|member| member.offset).chain([directory]);
+        for member in &order {
+            let end = ends.next().unwrap_or(directory);
+            // at least its header and its data
+            let needs = (LOCAL_SIZE + member.name.len() as u64).saturating_add(member.compressed);
+            if member.offset.saturating_add(needs) > end {
+                let (name, offset) = (&member.name, member.offset);
+                let why = format!("member `{name}` at byte {offset} needs {needs} bytes, but byte {end} is another's");
+                return Err(self.malformed(why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
     }
 
     /// For messages.
     pub(crate) fn path(&self) -> &'a Path {
         self.input.path
-    }
-
-    /// The source, at its beginning.
-    pub(crate) fn into_input(mut self) -> Result<Input<'a, R>> {
-        self.input.reader.rewind().map_err(Error::io(self.input.path, "read"))?;
-        self.input.left = self.length;
-        Ok(self.input)
     }
 
     fn malformed(&self, why: impl Into<String>) -> Error {
@@ -135,6 +172,46 @@ impl<'a, R: ReadSeek> Archive<'a, R> {
         Ok((u64_at(&end, 32), u64_at(&end, 40), u64_at(&end, 48)))
     }
 
+    /// The contents of a member that must not be compressed. PyTorch compresses none, and a few bytes that unpack to gigabytes need
+    /// not be told from others.
+    pub(crate) fn read_stored(&mut self, member: &Member) -> Result<Vec<u8>> {
+        if member.method != 0 {
+            let instead = "PyTorch stores its members as they are; pack the files again with `zip -0`";
+            return Err(Error::unsupported(self.input.path, format!("a compressed member ({})", member.name), instead));
+        }
+        self.read(member)
+    }
+
+    /// What the local header says must be what the directory says, as far as it says anything.
+    fn check_local(&mut self, member: &Member, local: &[u8]) -> Result<()> {
+        let disagree = |what: &str, here: u64, there: u64| {
+            let name = &member.name;
+            let why = format!("member `{name}`: its own header has {what} {here}, the directory has {there}");
+            Err(Error::malformed(self.input.path, "zip", why))
+        };
+        let method = u16_at(local, 8);
+        if method != u64::from(member.method) {
+            return disagree("compression method", method, member.method.into());
+        }
+        // bit 3: the sizes follow the data; all ones: they stand in an extra field
+        if u16_at(local, 6) & 8 == 0 {
+            for (what, at, there) in [("size", 22, member.size), ("compressed size", 18, member.compressed)] {
+                let here = u32_at(local, at);
+                if here != 0xffff_ffff && here != there {
+                    return disagree(what, here, there);
+                }
+            }
+        }
+        let length = u16_at(local, 26);
+        let name = self.read_at(member.offset + LOCAL_SIZE, length, &member.name)?;
+        if name != member.name.as_bytes() {
+            let why =
+                format!("member `{}` is named `{}` in its own header", member.name, String::from_utf8_lossy(&name));
+            return Err(self.malformed(why));
+        }
+        Ok(())
+    }
+
     /// The contents of a member, checked against its CRC.
     pub(crate) fn read(&mut self, member: &Member) -> Result<Vec<u8>> {
         let path = self.input.path;
@@ -149,6 +226,7 @@ impl<'a, R: ReadSeek> Archive<'a, R> {
         if !local.starts_with(&LOCAL) {
             return Err(self.malformed(format!("member {} is not where the directory says", member.name)));
         }
+        self.check_local(member, &local)?;
         let start = member.offset + LOCAL_SIZE + u16_at(&local, 26) + u16_at(&local, 28);
         let packed = self.read_at(start, member.compressed, &member.name)?;
         let bytes = match member.method {
