@@ -212,17 +212,16 @@ fn open_weights(spec: &'static ModelSpec, path: &Path, input: Option<[usize; 3]>
     let [_, height, width] = input.unwrap_or(usual);
     let input = [channels.unwrap_or(spec.input[0]), height, width];
     let net = spec.structure(input, classes.unwrap_or(spec.classes))?;
-    net.load_state_dict(&dict, true)
-        .map_err(|source| ModelError::Weights { path: path.into(), source: Box::new(source) })?;
+    spec.load(&*net, dict).map_err(|source| ModelError::Weights { path: path.into(), source: Box::new(source) })?;
     let names = preset.and_then(|preset| preset.class_names());
     let class_names = names.filter(|names| names.len() == classes.unwrap_or(spec.classes));
     Ok(Model { class_names, ..bare(spec, net, input, Origin::Plain(path.to_path_buf())) })
 }
 
-/// Channels and classes of a state dict: of the first and of the last weight of the net.
+/// Channels and classes of a state dict: of the first and of the last weight of the net that it has.
 fn sizes_in(net: &dyn Module, dict: &StateDict) -> (Option<usize>, Option<usize>) {
-    let weights: Vec<String> =
-        net.named_parameters().into_iter().filter(|(_, p)| p.shape().rank() > 1).map(|(name, _)| name).collect();
+    let known = net.named_parameters().into_iter().filter(|(name, p)| p.shape().rank() > 1 && dict.contains(name));
+    let weights: Vec<String> = known.map(|(name, _)| name).collect();
     let size = |name: Option<&String>, axis: usize| dict.get(name?)?.shape().dims().get(axis).copied();
     (size(weights.first(), 1).filter(|&n| n > 0), size(weights.last(), 0).filter(|&n| n > 0))
 }

@@ -5,11 +5,36 @@
 
 use crate::module::join;
 use crate::{Error, Module, Result, Visitor};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
-use striate_graph::{Array, Parameter, Shape, rng};
+use striate_graph::{Array, DType, Parameter, Shape, rng};
 
 static SEED: AtomicU64 = AtomicU64::new(0);
 static DRAWS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static DRAWING: Cell<bool> = const { Cell::new(true) };
+}
+
+/// Builds layers on this thread without drawing their initial values: what would be random is 0, which costs neither time nor
+/// memory until it is written. For nets whose values are loaded or reset right after.
+///
+/// ```
+/// use striate_nn::{Linear, init::without_values};
+/// let layer = without_values(|| Linear::new(4, 2));
+/// assert!(layer.weight.array().f32s()?.iter().all(|w| *w == 0.0));
+/// # Ok::<(), striate_graph::Error>(())
+/// ```
+pub fn without_values<R>(build: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            DRAWING.set(self.0);
+        }
+    }
+    let _restore = Restore(DRAWING.replace(false));
+    build()
+}
 
 /// Sets the seed of all initial values drawn from now on. Until it is called the seed is 0.
 ///
@@ -52,12 +77,18 @@ impl Draw {
 
     /// Uniform numbers in `[low, high)`.
     pub fn uniform(&self, parameter: &str, shape: impl Into<Shape>, low: f64, high: f64) -> Array {
-        uniform(shape.into(), self.key(parameter), low, high)
+        match DRAWING.get() {
+            true => uniform(shape.into(), self.key(parameter), low, high),
+            false => Array::zeros(shape, DType::F32),
+        }
     }
 
     /// Normal numbers.
     pub fn normal(&self, parameter: &str, shape: impl Into<Shape>, mean: f64, std: f64) -> Array {
-        normal(shape.into(), self.key(parameter), mean, std)
+        match DRAWING.get() {
+            true => normal(shape.into(), self.key(parameter), mean, std),
+            false => Array::zeros(shape, DType::F32),
+        }
     }
 }
 
@@ -246,7 +277,7 @@ fn from_fn(shape: &Shape, value: impl FnMut(usize) -> f32) -> Array {
 }
 
 fn filled(shape: Shape, fill: impl FnOnce(&mut [f32])) -> Array {
-    let mut array = Array::zeros(shape, striate_graph::DType::F32);
+    let mut array = Array::zeros(shape, DType::F32);
     if let Some(values) = array.as_mut_slice::<f32>() {
         fill(values);
     }

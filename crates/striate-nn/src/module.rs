@@ -80,6 +80,28 @@ pub trait Module: Send + Sync {
         y
     }
 
+    /// What a training loss looks at: each output with the factor of its loss. One, with factor 1, but for nets with heads that
+    /// only training uses.
+    #[track_caller]
+    fn forward_training(&self, x: &Tensor) -> Vec<(Tensor, f64)> {
+        vec![(self.forward(x), 1.0)]
+    }
+
+    /// As [`Module::call`], for all outputs that training looks at; the first is that of `call`.
+    #[track_caller]
+    fn call_training(&self, x: &Tensor) -> Vec<(Tensor, f64)> {
+        let trace = x.trace();
+        if trace.depth() == 0 {
+            name_from_here(self);
+        }
+        let within = Within::enter(self.path(), trace);
+        let outputs = self.forward_training(x);
+        if let Some((first, _)) = outputs.first() {
+            within.leave(first);
+        }
+        outputs
+    }
+
     /// Applies the module to data at once, in evaluation mode: for looking at what a layer does. It traces the module and
     /// interprets the graph, without any planning; to run a net often, compile it.
     ///
@@ -310,6 +332,10 @@ macro_rules! pointer_module {
             #[track_caller]
             fn forward(&self, x: &Tensor) -> Tensor {
                 (**self).forward(x)
+            }
+            #[track_caller]
+            fn forward_training(&self, x: &Tensor) -> Vec<(Tensor, f64)> {
+                (**self).forward_training(x)
             }
             fn visit(&self, visitor: &mut dyn Visitor) {
                 (**self).visit(visitor);

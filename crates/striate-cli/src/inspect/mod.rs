@@ -3,7 +3,7 @@
 mod analyse;
 mod profile;
 
-pub use analyse::analyse;
+pub use analyse::{analyse, macs};
 
 use crate::compute::{ComputeArgs, parse_seconds};
 use crate::failure::Failure;

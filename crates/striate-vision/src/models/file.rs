@@ -89,9 +89,9 @@ pub fn save_model(path: &Path, values: StateDict, info: &ModelInfo) -> Result<()
 pub fn load_model(path: &Path) -> Result<LoadedModel, ModelError> {
     let Safetensors { arrays, metadata } = read_safetensors(path)?;
     let info = ModelInfo::parse(path, &metadata)?;
-    let net = find_model(&info.model)?.build(info.input, info.class_names.len(), 0)?;
-    let dict: StateDict = arrays.into_iter().collect();
-    net.load_state_dict(&dict, true)
+    let spec = find_model(&info.model)?;
+    let net = spec.structure(info.input, info.class_names.len())?;
+    spec.load(&*net, arrays.into_iter().collect())
         .map_err(|source| ModelError::Weights { path: path.into(), source: Box::new(source) })?;
     Ok(LoadedModel { net, info })
 }

@@ -1,5 +1,13 @@
+use super::registry::ModelSpec;
+use super::start;
 use striate_graph::Tensor;
 use striate_nn::{Conv2d, Linear, MaxPool2d, Module, Path, display_module, visit_fields};
+
+pub(super) static MODELS: &[ModelSpec] =
+    &[ModelSpec::new("lenet", "two convolutions and two linear layers", start::layers, |i, k| {
+        Box::new(LeNet::new(i, k))
+    })
+    .small([1, 28, 28], 10)];
 
 /// The net of a first lesson: conv 3x3x32 – ReLU – pool – conv 3x3x64 – ReLU – pool – fc 128 – ReLU – fc, after LeCun et al. 1998.
 ///

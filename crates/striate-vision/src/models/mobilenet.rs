@@ -1,88 +1,149 @@
-use striate_graph::Tensor;
+//! MobileNetV2 (Sandler et al. 2018) and V3 (Howard et al. 2019), with torchvision's parameter names.
+
+use super::parts::{Net, Residual, dropout_linear, flatten, global_average, make_divisible};
+use super::registry::ModelSpec;
+use super::start;
 use striate_nn::{
-    AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Conv2dNormActivation, Dropout, Linear, Module, Path, ReLU6, Sequential,
-    display_module, visit_fields,
+    AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Conv2dNormActivation, Dropout, Hardsigmoid, Hardswish, Linear, ReLU, ReLU6,
+    SqueezeExcitation,
 };
 
-/// Expansion, channels, blocks, stride of the first: table 2 of the paper.
+pub(super) static MODELS: &[ModelSpec] = &[
+    ModelSpec::new("mobilenet_v2", "inverted residuals, depthwise", start::he_and_small_linear, |i, k| {
+        Box::new(mobilenet_v2(i[0], k, 0.2))
+    }),
+    ModelSpec::new(
+        "mobilenet_v3_small",
+        "with squeeze-excitation and hardswish",
+        start::he_and_small_linear,
+        |i, k| Box::new(mobilenet_v3(&SMALL, 1024, [i[0], k])),
+    ),
+    ModelSpec::new("mobilenet_v3_large", "deeper and wider", start::he_and_small_linear, |i, k| {
+        Box::new(mobilenet_v3(&LARGE, 1280, [i[0], k]))
+    }),
+];
+
+/// Expansion, channels, blocks, stride of the first: table 2 of the second paper.
 const STAGES: [[usize; 4]; 7] =
     [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1]];
 
 /// Expand by 1x1, filter each channel by 3x3, project by 1x1 without activation; beside an identity where shapes allow.
-pub struct InvertedResidual {
-    /// The layers.
-    pub conv: Sequential,
-    residual: bool,
-    path: Path,
+fn inverted_residual(from: usize, to: usize, stride: usize, expansion: usize) -> Residual {
+    let hidden = from * expansion;
+    let relu = || ReLU6::new().inplace(true);
+    let mut conv = Net::new("Sequential");
+    if expansion != 1 {
+        conv = conv.add(Conv2dNormActivation::new(from, hidden, 1).activation(relu()));
+    }
+    let conv = conv
+        .add(Conv2dNormActivation::new(hidden, hidden, 3).stride(stride).groups(hidden).activation(relu()))
+        .add(Conv2d::new(hidden, to, 1).bias(false))
+        .add(BatchNorm2d::new(to));
+    Residual::new("InvertedResidual", ("conv", conv), stride == 1 && from == to)
 }
 
-impl InvertedResidual {
-    fn new(from: usize, to: usize, stride: usize, expansion: usize) -> InvertedResidual {
-        let hidden = from * expansion;
-        let mut conv = Sequential::new();
-        if expansion != 1 {
-            conv = conv.add(Conv2dNormActivation::new(from, hidden, 1).activation(ReLU6::new()));
+/// MobileNetV2 with so much dropout before the classifier (0.2 in the registry). Input `[N, channels, H, W]` of any size, output
+/// `[N, classes]`.
+pub fn mobilenet_v2(channels: usize, classes: usize, dropout: f64) -> Net {
+    let conv =
+        |from, to, kernel: usize| Conv2dNormActivation::new(from, to, kernel).activation(ReLU6::new().inplace(true));
+    let mut from = 32;
+    let mut features = Net::new("Sequential").add(conv(channels, from, 3).stride(2));
+    for [expansion, to, blocks, stride] in STAGES {
+        for block in 0..blocks {
+            features = features.add(inverted_residual(from, to, if block == 0 { stride } else { 1 }, expansion));
+            from = to;
         }
-        let depthwise = Conv2dNormActivation::new(hidden, hidden, 3).stride(stride).groups(hidden);
-        conv = conv
-            .add(depthwise.activation(ReLU6::new()))
-            .add(Conv2d::new(hidden, to, 1).bias(false))
-            .add(BatchNorm2d::new(to));
-        InvertedResidual { conv, residual: stride == 1 && from == to, path: Path::default() }
     }
+    Net::new("MobileNetV2")
+        .named("features", features.add(conv(from, 1280, 1)))
+        .hidden(global_average())
+        .hidden(flatten())
+        .named("classifier", dropout_linear(dropout, 1280, classes))
 }
 
-impl Module for InvertedResidual {
-    #[track_caller]
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let y = self.conv.call(x);
-        if self.residual { x + y } else { y }
-    }
-    visit_fields!(conv);
-    fn path(&self) -> Option<&Path> {
-        Some(&self.path)
-    }
-}
-display_module!(InvertedResidual);
+/// A block of the third net: input, kernel, expanded, output, squeeze-excitation (1) or not, hardswish (1) or ReLU, stride.
+type Block = [usize; 7];
 
-/// MobileNetV2 (Sandler et al. 2018), with torchvision's parameter names. Input `[N, C, H, W]` of any size, output `[N, classes]`.
-pub struct MobileNetV2 {
-    /// Stem, blocks, and the last 1x1 convolution.
-    pub features: Sequential,
-    avgpool: AdaptiveAvgPool2d,
-    /// Dropout and the linear layer.
-    pub classifier: Sequential,
-    path: Path,
+const SMALL: [Block; 11] = [
+    [16, 3, 16, 16, 1, 0, 2],
+    [16, 3, 72, 24, 0, 0, 2],
+    [24, 3, 88, 24, 0, 0, 1],
+    [24, 5, 96, 40, 1, 1, 2],
+    [40, 5, 240, 40, 1, 1, 1],
+    [40, 5, 240, 40, 1, 1, 1],
+    [40, 5, 120, 48, 1, 1, 1],
+    [48, 5, 144, 48, 1, 1, 1],
+    [48, 5, 288, 96, 1, 1, 2],
+    [96, 5, 576, 96, 1, 1, 1],
+    [96, 5, 576, 96, 1, 1, 1],
+];
+
+pub(super) const LARGE: [Block; 15] = [
+    [16, 3, 16, 16, 0, 0, 1],
+    [16, 3, 64, 24, 0, 0, 2],
+    [24, 3, 72, 24, 0, 0, 1],
+    [24, 5, 72, 40, 1, 0, 2],
+    [40, 5, 120, 40, 1, 0, 1],
+    [40, 5, 120, 40, 1, 0, 1],
+    [40, 3, 240, 80, 0, 1, 2],
+    [80, 3, 200, 80, 0, 1, 1],
+    [80, 3, 184, 80, 0, 1, 1],
+    [80, 3, 184, 80, 0, 1, 1],
+    [80, 3, 480, 112, 1, 1, 1],
+    [112, 3, 672, 112, 1, 1, 1],
+    [112, 5, 672, 160, 1, 1, 2],
+    [160, 5, 960, 160, 1, 1, 1],
+    [160, 5, 960, 160, 1, 1, 1],
+];
+
+/// Convolution, norm and hardswish or ReLU.
+fn conv_v3(from: usize, to: usize, kernel: usize, hardswish: bool) -> Conv2dNormActivation {
+    let conv = Conv2dNormActivation::new(from, to, kernel).norm(BatchNorm2d::new(to).eps(1e-3).momentum(0.01));
+    if hardswish { conv.activation(Hardswish::new()) } else { conv.activation(ReLU::new().inplace(true)) }
 }
 
-impl MobileNetV2 {
-    /// For pictures of so many channels.
-    pub fn new(channels: usize, classes: usize) -> MobileNetV2 {
-        let stem = Conv2dNormActivation::new(channels, 32, 3).stride(2).activation(ReLU6::new());
-        let mut features = Sequential::new().add(stem);
-        let mut from = 32;
-        for [expansion, to, blocks, stride] in STAGES {
-            for block in 0..blocks {
-                let stride = if block == 0 { stride } else { 1 };
-                features = features.add(InvertedResidual::new(from, to, stride, expansion));
-                from = to;
-            }
-        }
-        features = features.add(Conv2dNormActivation::new(from, 1280, 1).activation(ReLU6::new()));
-        let classifier = Sequential::new().add(Dropout::new(0.2)).add(Linear::new(1280, classes));
-        MobileNetV2 { features, avgpool: AdaptiveAvgPool2d::new(1), classifier, path: Path::default() }
+/// With dilation, a block of stride 2 keeps the size.
+fn block_v3([from, kernel, expanded, to, excite, hardswish, stride]: Block, dilation: usize) -> Residual {
+    let hardswish = hardswish == 1;
+    let mut layers = Net::new("Sequential");
+    if expanded != from {
+        layers = layers.add(conv_v3(from, expanded, 1, hardswish));
     }
+    let step = if dilation > 1 { 1 } else { stride };
+    let depthwise = conv_v3(expanded, expanded, kernel, hardswish).stride(step).dilation(dilation).groups(expanded);
+    layers = layers.add(depthwise);
+    if excite == 1 {
+        let squeezed = make_divisible((expanded / 4) as f64, 8);
+        layers = layers.add(SqueezeExcitation::new(expanded, squeezed).scale_activation(Hardsigmoid::new()));
+    }
+    let layers = layers.add(conv_v3(expanded, to, 1, false).no_activation());
+    Residual::new("InvertedResidual", ("block", layers), stride == 1 && from == to)
 }
 
-impl Module for MobileNetV2 {
-    #[track_caller]
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let x = self.avgpool.call(&self.features.call(x));
-        self.classifier.call(&x.flatten(1, -1))
+/// All before the classifier: stem, blocks named from 1 on, and the last 1x1 convolution. `dilated` keeps the size in the last
+/// three blocks.
+pub(super) fn features_v3(blocks: &[Block], channels: usize, dilated: bool) -> Net {
+    let mut features = Net::new("Sequential").add(conv_v3(channels, blocks[0][0], 3, true).stride(2));
+    for (index, block) in blocks.iter().enumerate() {
+        let dilation = if dilated && index + 3 >= blocks.len() { 2 } else { 1 };
+        features = features.add(block_v3(*block, dilation));
     }
-    visit_fields!(features, classifier);
-    fn path(&self) -> Option<&Path> {
-        Some(&self.path)
-    }
+    let width = blocks[blocks.len() - 1][3];
+    features.add(conv_v3(width, 6 * width, 1, true))
 }
-display_module!(MobileNetV2);
+
+/// Input `[N, C, H, W]` of any size, output `[N, classes]`.
+fn mobilenet_v3(blocks: &[Block], last: usize, [channels, classes]: [usize; 2]) -> Net {
+    let width = 6 * blocks[blocks.len() - 1][3];
+    let classifier = Net::new("Sequential")
+        .add(Linear::new(width, last))
+        .add(Hardswish::new())
+        .add(Dropout::new(0.2).inplace(true))
+        .add(Linear::new(last, classes));
+    Net::new("MobileNetV3")
+        .named("features", features_v3(blocks, channels, false))
+        .named("avgpool", AdaptiveAvgPool2d::new(1))
+        .hidden(flatten())
+        .named("classifier", classifier)
+}

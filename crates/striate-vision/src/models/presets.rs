@@ -8,6 +8,8 @@ use std::path::Path;
 /// Mean and deviation by channel.
 type Statistics = ([f32; 3], [f32; 3]);
 const IMAGENET: Statistics = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+/// Also of GoogLeNet and Inception: torchvision normalises for ImageNet and, with these weights, its nets turn that into this
+/// (`transform_input`); ours take it as it comes.
 const HALF: Statistics = ([0.5; 3], [0.5; 3]);
 /// Of the weights that came from Caffe: values up to 255 less their mean.
 const CAFFE: Statistics = ([0.48235, 0.45882, 0.40784], [1.0 / 255.0; 3]);
@@ -130,8 +132,8 @@ static PRESETS: [WeightsPreset; 104] = [
     row("efficientnet_v2_l", "IMAGENET1K_V1", "59c71312", [480, 480], Bicubic, HALF, true),
     row("efficientnet_v2_m", "IMAGENET1K_V1", "dc08266a", [480, 480], Bilinear, IMAGENET, true),
     row("efficientnet_v2_s", "IMAGENET1K_V1", "dd5fe13b", [384, 384], Bilinear, IMAGENET, true),
-    row("googlenet", "IMAGENET1K_V1", "1378be20", [256, 224], Bilinear, IMAGENET, true),
-    row("inception_v3", "IMAGENET1K_V1", "0cc3c7bd", [342, 299], Bilinear, IMAGENET, true),
+    row("googlenet", "IMAGENET1K_V1", "1378be20", [256, 224], Bilinear, HALF, true),
+    row("inception_v3", "IMAGENET1K_V1", "0cc3c7bd", [342, 299], Bilinear, HALF, true),
     row("mnasnet0_5", "IMAGENET1K_V1", "3ffadce67e", [256, 224], Bilinear, IMAGENET, true),
     row("mnasnet0_75", "IMAGENET1K_V1", "7090bc5f", [232, 224], Bilinear, IMAGENET, true),
     row("mnasnet1_0", "IMAGENET1K_V1", "f206786ef8", [256, 224], Bilinear, IMAGENET, true),
@@ -229,7 +231,7 @@ mod tests {
             preset.preprocess().check().unwrap();
             assert!(preset.crop.is_none_or(|side| side <= preset.resize), "{preset:?}");
         }
-        for spec in models().iter().filter(|spec| spec.classes == 1000) {
+        for spec in models().filter(|spec| spec.classes == 1000) {
             let (preset, _) = find_preset(spec.name, None).unwrap_or_else(|| panic!("{} has no preset", spec.name));
             assert_eq!(preset.class_names().map(|names| names.len()), Some(1000));
         }

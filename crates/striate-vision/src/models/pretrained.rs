@@ -1,5 +1,6 @@
 //! Weights to go on from: which net they are of, what pictures it saw, and how they come into a net for other classes.
 
+use super::registry::modern_names;
 use super::{ModelError, ModelInfo, ModelSpec, PresetReason, find_preset, weights_presets};
 use crate::transforms::{Preprocess, ResizeTo};
 use std::path::{Path, PathBuf};
@@ -91,6 +92,7 @@ impl Pretrained {
     /// A layer before the head that has another shape, or a file that has less than half of what lies before the head.
     pub fn load_into(&self, net: &dyn Module, head: &str, classes: &[String]) -> Result<Vec<String>, ModelError> {
         let (dict, names) = fit_names(self.arrays.clone(), net);
+        let dict = modern_names(dict);
         let own = net.state_dict();
         let in_head = |name: &str| name.strip_prefix(head).is_some_and(|rest| rest.starts_with('.'));
         let bias = dict.iter().find(|(name, _)| in_head(name)).and_then(|(_, a)| a.shape().first().copied());

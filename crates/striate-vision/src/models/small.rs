@@ -1,7 +1,17 @@
+use super::registry::ModelSpec;
+use super::start;
 use striate_graph::Tensor;
 use striate_nn::{
     AdaptiveAvgPool2d, Conv2dNormActivation, Linear, MaxPool2d, Module, Path, Sequential, display_module, visit_fields,
 };
+
+pub(super) static MODELS: &[ModelSpec] = &[ModelSpec::new(
+    "small",
+    "six 3x3 convolutions with batch norm, for small pictures",
+    start::he,
+    |input, classes| Box::new(SmallNet::new(input, classes)),
+)
+.small([1, 28, 28], 10)];
 
 /// Side from which the stem halves the picture.
 const LARGE: usize = 48;

@@ -3,22 +3,17 @@
 
 use crate::common::{Case, formula, load_family};
 use striate::graph::{Array, CompileOptions, DType, Mode, ParamKind, Parameter, Program, Session, Trace};
-use striate::nn::layers::{Dropout, Linear, Sequential};
 use striate::nn::loss::CrossEntropyLoss;
 use striate::nn::optim::SGD;
 use striate::nn::{Module, assign_names};
-use striate::vision::models::{MobileNetV2, find_model};
+use striate::vision::models::{find_model, mobilenet_v2};
 
 const BATCH: usize = 16;
 
 /// The net of a case, with the fixture's initial values.
 fn build(case: &Case, shape: &[usize]) -> Box<dyn Module> {
     let net: Box<dyn Module> = match &*case.layer {
-        "mobilenet_v2" => {
-            let mut net = MobileNetV2::new(3, 10);
-            net.classifier = Sequential::new().add(Dropout::new(0.0)).add(Linear::new(1280, 10));
-            Box::new(net)
-        }
+        "mobilenet_v2" => Box::new(mobilenet_v2(3, 10, 0.0)),
         name => find_model(name).unwrap().build([shape[1], shape[2], shape[3]], 10, 0).unwrap(),
     };
     assign_names(&*net);
