@@ -1,6 +1,6 @@
 //! MobileNetV2 (Sandler et al. 2018) and V3 (Howard et al. 2019), with torchvision's parameter names.
 
-use super::parts::{Net, Residual, dropout_linear, flatten, global_average, make_divisible};
+use super::parts::{Net, Residual, flatten, global_average, make_divisible};
 use super::registry::ModelSpec;
 use super::start;
 use striate_nn::{
@@ -59,7 +59,7 @@ pub fn mobilenet_v2(channels: usize, classes: usize, dropout: f64) -> Net {
         .named("features", features.add(conv(from, 1280, 1)))
         .hidden(global_average())
         .hidden(flatten())
-        .named("classifier", dropout_linear(dropout, 1280, classes))
+        .named("classifier", Net::new("Sequential").add(Dropout::new(dropout)).add(Linear::new(1280, classes)))
 }
 
 /// A block of the third net: input, kernel, expanded, output, squeeze-excitation (1) or not, hardswish (1) or ReLU, stride.
