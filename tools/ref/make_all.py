@@ -5,12 +5,8 @@ import subprocess
 import sys
 
 FAMILIES = ["layers_conv", "layers_pool", "layers_norm", "layers_activation", "layers_resample", "layers_misc",
-<<<<<<< HEAD
             "losses", "optimizers", "schedules", "init_stats", "printing", "trajectories", "pictures",
-            "jpegs", "presets"]
-=======
-            "losses", "optimizers", "schedules", "init_stats", "printing", "trajectories", "pictures", "pth_files"]
->>>>>>> 5f215cf (PyTorch's files, both layouts, read as data)
+            "jpegs", "presets", "pth_files"]
 
 here = os.path.dirname(os.path.abspath(__file__))
 for family in sys.argv[1:] or FAMILIES:
