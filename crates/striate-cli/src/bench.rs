@@ -2,13 +2,16 @@
 
 use crate::compute::{ComputeArgs, parse_seconds};
 use crate::failure::Failure;
+use crate::onnx::{self, is_onnx};
 use crate::output::{Output, OutputArgs, print_json, print_line};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
+use std::path::Path;
 use striate::graph::machine::isa;
 use striate::vision::bench::{
-    Conv2dShape, ConvBench, ConvPass, ModelBench, bench_conv, bench_infer, bench_train, peak_rss_mib,
+    Conv2dShape, ConvBench, ConvPass, ModelBench, bench_conv, bench_infer, bench_infer_graph, bench_train,
+    bench_train_net, peak_rss_mib,
 };
 use striate::vision::models::find_model;
 
@@ -31,7 +34,7 @@ pub enum BenchArgs {
 /// Flags of `infer` and `train`.
 #[derive(Args, Debug)]
 pub struct ModelBenchArgs {
-    /// Registry name; its weights are random.
+    /// Registry name, whose weights are random, or an .onnx file.
     model: String,
     /// Pictures a call.
     #[arg(long, default_value = "1", value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
@@ -55,14 +58,31 @@ pub struct ModelBenchArgs {
 }
 
 impl ModelBenchArgs {
+    /// The input and the number of classes that the model has.
+    fn defaults(&self) -> Result<([usize; 3], usize), Failure> {
+        if !is_onnx(&self.model) {
+            let spec = find_model(&self.model)?;
+            return Ok((spec.input, spec.classes));
+        }
+        let model = onnx::read(Path::new(&self.model))?;
+        let shapes = onnx::shapes(&model, Some(self.batch), self.imgsz);
+        let graph = onnx::graph(&model, &shapes)?;
+        let classes = graph.outputs.first().and_then(|(_, id)| graph.node(*id).shape.last().copied());
+        let input = match shapes.first().map(|shape| shape.dims()) {
+            Some([_, c, h, w]) => [*c, *h, *w],
+            _ => [1, 1, 1],
+        };
+        Ok((input, classes.unwrap_or(1)))
+    }
+
     fn bench(&self) -> Result<ModelBench, Failure> {
-        let spec = find_model(&self.model)?;
+        let ([channels, side, _], classes) = self.defaults()?;
         let bench = ModelBench {
             name: self.model.clone(),
             batch: self.batch,
-            side: self.imgsz.unwrap_or(spec.input[1]),
-            channels: self.channels.unwrap_or(spec.input[0]),
-            classes: self.classes.unwrap_or(spec.classes),
+            side: self.imgsz.unwrap_or(side),
+            channels: self.channels.unwrap_or(channels),
+            classes: self.classes.unwrap_or(classes),
             threads: self.compute.threads(),
             seconds: self.seconds,
             exact: self.compute.exact,
@@ -103,7 +123,13 @@ fn rss(mib: Option<f64>) -> String {
 
 fn infer(args: &ModelBenchArgs) -> Result<(), Failure> {
     let bench = args.bench()?;
-    let report = bench_infer(&bench)?;
+    let report = match is_onnx(&args.model) {
+        true => {
+            let model = onnx::read(Path::new(&args.model))?;
+            bench_infer_graph(&bench, &onnx::graph(&model, &onnx::shapes(&model, Some(args.batch), args.imgsz))?)?
+        }
+        false => bench_infer(&bench)?,
+    };
     let timing = report.timing;
     if args.output.choose() == Output::Json {
         print_json(&json!({
@@ -129,7 +155,10 @@ fn infer(args: &ModelBenchArgs) -> Result<(), Failure> {
 
 fn train(args: &ModelBenchArgs) -> Result<(), Failure> {
     let bench = args.bench()?;
-    let report = bench_train(&bench)?;
+    let report = match is_onnx(&args.model) {
+        true => bench_train_net(&bench, &*onnx::open(Path::new(&args.model), args.imgsz)?.net)?,
+        false => bench_train(&bench)?,
+    };
     let timing = report.timing;
     if args.output.choose() == Output::Json {
         print_json(&json!({

@@ -8,10 +8,10 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use striate::graph::{Array, DType, Graph, Program, Session, Shape, rng};
+use striate::graph::{Array, DType, Graph, Mode, Program, Session, Shape, rng};
 use striate::io::onnx::{
-    ByteInput, DEFAULT_OPSET, ExportError, INPUT_NAME, OnnxFile, OnnxOptions, export_graph, export_onnx, read_proto,
-    replay_onnx, write_onnx,
+    ByteInput, DEFAULT_OPSET, ExportError, INPUT_NAME, OnnxFile, OnnxModel, OnnxOptions, export_graph, export_onnx,
+    write_onnx,
 };
 use striate::vision::models::ModelInfo;
 
@@ -171,7 +171,7 @@ fn compare(model: &Model, out: &Path, options: &OnnxOptions, compute: ComputeArg
     let graph = export_graph(&*model.net, &[BATCH, c, h, w], options)?;
     let (_, shape, dtype) = graph.inputs().next().ok_or_else(|| Failure::new(1, "the net has no input"))?;
     let images = pictures(shape, dtype)?;
-    let back = read_proto(out).and_then(|proto| replay_onnx(&proto, out, &[(INPUT_NAME, shape.clone())]));
+    let back = OnnxModel::open(out).and_then(|back| back.graph(Mode::Eval, std::slice::from_ref(shape)));
     let found = answers(&back.map_err(unread)?, &images, compute)?;
     let wanted = answers(&graph, &images, compute)?;
     if found.len() != wanted.len() {

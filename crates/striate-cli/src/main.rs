@@ -10,6 +10,7 @@ mod failure;
 mod inspect;
 mod model;
 mod models;
+mod onnx;
 mod output;
 mod predict;
 mod preprocess;

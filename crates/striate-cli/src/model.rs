@@ -12,7 +12,7 @@ use striate::vision::transforms::{Preprocess, PreprocessOverrides, TransformErro
 /// MODEL and `--weights`.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// A registry name (see `striate models`), a run folder, or a .safetensors file that striate wrote.
+    /// A registry name (see `striate models`), a run folder, a .safetensors file that striate wrote, or an .onnx file.
     #[arg(value_name = "MODEL")]
     pub model: String,
     /// Weights for a registry name, with torchvision's keys: .safetensors or .npz.
@@ -29,6 +29,8 @@ pub enum Origin {
     Plain(PathBuf),
     /// A file that says all.
     Ours(PathBuf),
+    /// An ONNX file.
+    Onnx(PathBuf),
 }
 
 /// A net, ready to be run.
@@ -111,7 +113,7 @@ impl ModelArgs {
         let path = Path::new(&self.model);
         match (path.is_dir(), path.exists()) {
             (true, _) => open_ours(&best_of(path)?),
-            (false, true) => open_file(path),
+            (false, true) => open_file(path, input),
             (false, false) => Err(missing(&self.model)),
         }
     }
@@ -123,7 +125,7 @@ fn missing(model: &str) -> Failure {
     match find_model(model) {
         Err(error) if !is_path => error.into(),
         _ => Failure::usage(format!(
-            "{model}: no such file or folder; MODEL is a registry name (`striate models` lists them), a run folder or a .safetensors file of striate"
+            "{model}: no such file or folder; MODEL is a registry name (`striate models` lists them), a run folder, a .safetensors file of striate or an .onnx file"
         )),
     }
 }
@@ -141,13 +143,10 @@ fn best_of(folder: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// A file as MODEL: only ours say which net they are for.
-fn open_file(path: &Path) -> Result<Model, Failure> {
+fn open_file(path: &Path, input: Option<[usize; 3]>) -> Result<Model, Failure> {
     match detect_format(path).map_err(ModelError::from)? {
         FileFormat::Safetensors => open_ours(path),
-        FileFormat::Onnx => Err(Failure::usage(format!(
-            "{}: this version does not read ONNX; give a registry name, a run folder or a .safetensors file",
-            path.display()
-        ))),
+        FileFormat::Onnx => crate::onnx::open(path, input.map(|[_, height, _]| height)),
         other => Err(Failure::usage(format!(
             "{}: a {other} file does not say which net its arrays are for; give a registry name (`striate models`) and this file with --weights",
             path.display()

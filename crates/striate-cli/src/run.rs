@@ -15,8 +15,8 @@ use striate::io::{read_npy, write_npy};
 pub struct RunArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// An input as an .npy file, [N, C, H, W]; in the order of the model's inputs, or by name.
-    #[arg(long = "input", value_name = "[NAME=]F.npy", required = true)]
+    /// An input as an .npy file, [N, C, H, W] for nets of pictures; in the order of the model's inputs, or by name.
+    #[arg(long = "input", value_name = "[NAME=]F.npy")]
     inputs: Vec<String>,
     /// Folder for the outputs: 0.npy, 1.npy, … in the order of the model's outputs.
     #[arg(long = "output", value_name = "DIR")]
@@ -97,7 +97,20 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         let (name, path) = split_name(text);
         given.push((name, read_npy(path).map_err(|error| Failure::array_file(&error))?));
     }
-    let bound = bind(&[INPUT], given)?;
+    let outputs = match crate::onnx::is_onnx(&args.model.model) && args.model.weights.is_none() {
+        true => {
+            let model = crate::onnx::read(Path::new(&args.model.model))?;
+            let names: Vec<&str> = model.inputs().iter().map(|input| input.name.as_str()).collect();
+            let bound = bind(&names, given)?;
+            crate::onnx::run(model, &bound, args.compute)?
+        }
+        false => run_net(args, bind(&[INPUT], given)?)?,
+    };
+    write(args, &outputs)
+}
+
+/// Runs a net of ours.
+fn run_net(args: &RunArgs, bound: Vec<(String, Array)>) -> Result<Vec<Array>, Failure> {
     let array = &bound[0].1;
     // A net of the registry is made for the pictures that came; a weights file knows its own size.
     let sizes = match array.shape().dims() {
@@ -109,7 +122,10 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let program = Program::compile(&graph, &args.compute.options())?;
     let mut session = Session::with_team(program, args.compute.team());
     let inputs: Vec<(&str, &Array)> = bound.iter().map(|(name, array)| (name.as_str(), array)).collect();
-    let outputs = session.run(&inputs)?;
+    Ok(session.run(&inputs)?.to_vec())
+}
+
+fn write(args: &RunArgs, outputs: &[Array]) -> Result<(), Failure> {
     let folder = &args.folder;
     std::fs::create_dir_all(folder).map_err(|error| Failure::io(folder, "create the folder", &error))?;
     let json = args.output.choose() == Output::Json;

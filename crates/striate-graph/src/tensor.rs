@@ -269,6 +269,15 @@ impl Trace {
         Tensor { trace: self.clone(), id }
     }
 
+    /// The handle of a value that has been recorded.
+    ///
+    /// # Panics
+    /// Where nothing with this id has been recorded.
+    pub fn at(&self, id: NodeId) -> Tensor {
+        assert!(id.index() < self.0.borrow().graph.nodes.len(), "no value %{} in this trace", id.0);
+        self.tensor(id)
+    }
+
     pub(crate) fn tensor(&self, id: NodeId) -> Tensor {
         Tensor { trace: self.clone(), id }
     }

@@ -90,6 +90,14 @@ pub enum Error {
         /// What to do.
         instead: String,
     },
+    /// Nodes of a model that cannot be traced, all at once.
+    #[error("{}: {}", .path.display(), nodes(.problems))]
+    Nodes {
+        /// The file.
+        path: PathBuf,
+        /// Each node with its operator and what is wrong with it.
+        problems: Vec<String>,
+    },
     /// A pickle names what runs programs or opens files, which no weights need.
     #[error("{}: {what}: `{name}` is named here, which no weights need; the file was made to do harm. Nothing was called; do not load it in Python", .path.display())]
     Forbidden {
@@ -136,6 +144,21 @@ pub enum Error {
 
 fn list(errors: &[Error]) -> String {
     errors.iter().map(|e| format!("\n  {e}")).collect()
+}
+
+/// One problem on one line; more below each other, up to a number that a person reads.
+fn nodes(problems: &[String]) -> String {
+    const MOST: usize = 100;
+    match problems {
+        [] => "nothing is wrong".to_owned(),
+        [problem] => problem.clone(),
+        all => {
+            let rest = all.len().saturating_sub(MOST);
+            let lines: String = all.iter().take(MOST).map(|problem| format!("\n  {problem}")).collect();
+            let more = if rest > 0 { format!("\n  and {rest} more") } else { String::new() };
+            format!("{} nodes cannot be used:{lines}{more}", all.len())
+        }
+    }
 }
 
 impl Error {

@@ -8,6 +8,7 @@ pub use analyse::{analyse, macs};
 use crate::compute::{ComputeArgs, parse_seconds};
 use crate::failure::Failure;
 use crate::model::ModelArgs;
+use crate::onnx::{self, is_onnx};
 use crate::output::{Output, OutputArgs, print_json, print_line};
 use crate::table::{bytes, grouped, shape, short, table};
 use analyse::Row;
@@ -15,7 +16,9 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use profile::{Measured, Times};
 use serde_json::json;
-use striate::graph::Mode;
+use std::path::Path;
+use striate::graph::{Graph, Mode, ParamKind};
+use striate::nn::{Module, Sequential};
 
 /// Show the layers of a net: shapes, parameters, multiply-adds, memory, receptive field.
 #[derive(Args, Debug)]
@@ -40,28 +43,59 @@ pub struct InspectArgs {
     output: OutputArgs,
 }
 
+/// What is looked at.
+struct Subject {
+    name: String,
+    net: Box<dyn Module>,
+    graph: Graph,
+    /// Shape of the (first) input.
+    input: Vec<usize>,
+    parameters: u64,
+}
+
+impl Subject {
+    fn open(args: &InspectArgs) -> Result<Subject, Failure> {
+        let path = &args.model.model;
+        if args.model.weights.is_none() && is_onnx(path) {
+            let model = onnx::read(Path::new(path))?;
+            let shapes = onnx::shapes(&model, Some(args.batch), args.imgsz);
+            let graph = onnx::graph(&model, &shapes)?;
+            let name =
+                Path::new(path).file_name().map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned());
+            let weights = model.parameters().iter().filter(|cell| cell.kind() == ParamKind::Weight);
+            let parameters = weights.map(|cell| cell.shape().numel() as u64).sum();
+            let input = shapes.first().map(|shape| shape.to_vec()).unwrap_or_default();
+            // Rows are named by the file's nodes, each an operation.
+            return Ok(Subject { name, net: Box::new(Sequential::default()), graph, input, parameters });
+        }
+        let model = args.model.open(None)?;
+        let [c, h, w] = args.imgsz.map_or(model.input, |side| [model.input[0], side, side]);
+        let input = vec![args.batch, c, h, w];
+        let graph = model.net.graph(Mode::Eval, &input)?;
+        let parameters = model.net.num_parameters() as u64;
+        Ok(Subject { name: model.name, net: model.net, graph, input, parameters })
+    }
+}
+
 /// Runs the verb.
 pub fn run(args: &InspectArgs) -> Result<(), Failure> {
-    let model = args.model.open(None)?;
-    let [c, h, w] = args.imgsz.map_or(model.input, |side| [model.input[0], side, side]);
-    let graph = model.net.graph(Mode::Eval, &[args.batch, c, h, w])?;
+    let Subject { name, net, graph, input, parameters } = Subject::open(args)?;
     let (rows, times) = if args.profile {
         let measured = Measured::take(&graph, args.compute, args.seconds)?;
-        let rows = analyse(measured.graph(), &*model.net);
+        let rows = analyse(measured.graph(), &*net);
         let times = measured.times(&rows);
         (rows, Some(times))
     } else {
-        (analyse(&graph, &*model.net), None)
+        (analyse(&graph, &*net), None)
     };
-    let parameters = model.net.num_parameters() as u64;
     match args.output.choose() {
-        Output::Json => print_json(&as_json(&model.name, [args.batch, c, h, w], parameters, &rows, times.as_ref())),
-        _ => print_line(&as_text(&model.name, [args.batch, c, h, w], parameters, &rows, times.as_ref())),
+        Output::Json => print_json(&as_json(&name, &input, parameters, &rows, times.as_ref())),
+        _ => print_line(&as_text(&name, &input, parameters, &rows, times.as_ref())),
     }
     Ok(())
 }
 
-fn as_json(name: &str, input: [usize; 4], parameters: u64, rows: &[Row], times: Option<&Times>) -> serde_json::Value {
+fn as_json(name: &str, input: &[usize], parameters: u64, rows: &[Row], times: Option<&Times>) -> serde_json::Value {
     let layer = |(index, row): (usize, &Row)| {
         let mut value = json!(row);
         if let Some(times) = times {
@@ -97,7 +131,7 @@ fn pair(sizes: Option<[f64; 2]>) -> String {
     }
 }
 
-fn as_text(name: &str, input: [usize; 4], parameters: u64, rows: &[Row], times: Option<&Times>) -> String {
+fn as_text(name: &str, input: &[usize], parameters: u64, rows: &[Row], times: Option<&Times>) -> String {
     let mut head = vec!["layer", "kind", "input", "output", "parameters", "MACs", "activation", "field", "stride"];
     if times.is_some() {
         head.extend(["ms", "% of peak"]);
@@ -126,7 +160,7 @@ fn as_text(name: &str, input: [usize; 4], parameters: u64, rows: &[Row], times: 
     let memory: u64 = rows.iter().map(|row| row.activation_bytes).sum();
     text += &format!(
         "\n\n{name}, input {}: {} parameters ({}), {} multiply-adds, {} of activations",
-        shape(&input),
+        shape(input),
         grouped(parameters),
         bytes(4 * parameters),
         short(macs),

@@ -1,15 +1,17 @@
-//! ONNX: the messages of its files, their tensors as arrays, and nets written as models.
+//! ONNX: the messages of its files, their tensors as arrays, nets written as models, and models of others read as graphs.
 
 mod export;
 mod external;
 mod file;
+mod import;
 pub mod proto;
 mod tensor;
 mod wire;
 
 pub use export::{
     ByteInput, DEFAULT_OPSET, EXPORT_OPSETS, ExportError, INPUT_NAME, OnnxFile, OnnxOptions, Problem, export_graph,
-    export_onnx, graph_to_onnx, replay_onnx, write_onnx,
+    export_onnx, graph_to_onnx, write_onnx,
 };
 pub use file::{parse_proto, read_initializers, read_proto};
+pub use import::{Dimension, OnnxInput, OnnxModel, OnnxNet, OnnxSession};
 pub use tensor::{array_to_tensor, data_type, dtype_of, tensor_to_array};

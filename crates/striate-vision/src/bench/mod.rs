@@ -7,7 +7,9 @@ mod conv;
 mod model;
 
 pub use conv::{ConvBench, ConvPass, ConvReport, bench_conv};
-pub use model::{InferReport, ModelBench, TrainReport, bench_infer, bench_train, training_graph};
+pub use model::{
+    InferReport, ModelBench, TrainReport, bench_infer, bench_infer_graph, bench_train, bench_train_net, training_graph,
+};
 pub use striate_kernels::conv::{Conv2dShape, ConvShapeError};
 
 use std::time::{Duration, Instant};

@@ -3,7 +3,9 @@ use crate::models::{ModelError, find_model};
 use std::sync::Arc;
 use striate_graph::machine::Team;
 use striate_graph::rng::{fill_normal, stream_key};
-use striate_graph::{Array, CompileOptions, DType, Error, Graph, Mode, Program, Session, Tensor, Trace, gradients};
+use striate_graph::{
+    Array, CompileOptions, DType, Error, Graph, Mode, Program, Session, Shape, Tensor, Trace, gradients,
+};
 use striate_nn::Module;
 use striate_nn::loss::CrossEntropyLoss;
 use striate_nn::optim::{Optimizer, SGD};
@@ -82,10 +84,7 @@ impl ModelBench {
     }
 
     fn images(&self) -> Array {
-        let shape = self.shape();
-        let mut values = vec![0.0; shape.iter().product()];
-        fill_normal(&mut values, stream_key(0, "bench images"), 0, 0);
-        Array::from_vec(shape, values).expect("as many as the shape says")
+        random(&self.shape().into(), DType::F32).expect("as many as the shape says")
     }
 }
 
@@ -97,11 +96,34 @@ pub fn bench_infer(bench: &ModelBench) -> Result<InferReport, BenchError> {
     let net = bench.net()?;
     let trace = Trace::new(Mode::Eval);
     let y = net.call(&trace.input("images", bench.shape(), DType::F32));
-    let (mut session, compile_ms) = bench.session(&trace.finish(&[("logits", &y)])?)?;
-    let images = bench.images();
-    let timing = time(bench.seconds, || session.run(&[("images", &images)]).map(|_| ()))?;
+    bench_infer_graph(bench, &trace.finish(&[("logits", &y)])?)
+}
+
+/// Times inference of a graph, on random values for its inputs: of a model that is not in the registry. Of `bench` only what does not
+/// describe a net of the registry counts.
+///
+/// # Errors
+/// A graph that cannot be compiled or run.
+pub fn bench_infer_graph(bench: &ModelBench, graph: &Graph) -> Result<InferReport, BenchError> {
+    let mut given = Vec::new();
+    for (name, shape, dtype) in graph.inputs() {
+        given.push((name.clone(), random(shape, dtype)?));
+    }
+    let inputs: Vec<(&str, &Array)> = given.iter().map(|(name, array)| (&**name, array)).collect();
+    let (mut session, compile_ms) = bench.session(graph)?;
+    let timing = time(bench.seconds, || session.run(&inputs).map(|_| ()))?;
     let images_per_s = bench.batch as f64 / timing.median_ms * 1e3;
     Ok(InferReport { timing, images_per_s, compile_ms, peak_rss_mib: peak_rss_mib() })
+}
+
+/// Normal values; of whole numbers such as bytes can hold.
+fn random(shape: &Shape, dtype: DType) -> Result<Array, Error> {
+    let mut values = vec![0.0; shape.numel()];
+    fill_normal(&mut values, stream_key(0, "bench images"), 0, 0);
+    if !dtype.is_float() {
+        values.iter_mut().for_each(|value| *value = (value.abs() * 32.0).floor());
+    }
+    Ok(Array::from_vec(shape, values)?.cast(dtype))
 }
 
 /// The graph of one training step of a classifier: inputs `images`, `targets` (i64) and the optimizer's, output `loss`.
@@ -127,9 +149,16 @@ pub fn training_graph(net: &dyn Module, optimizer: &Optimizer, shape: [usize; 4]
 /// # Errors
 /// An unknown name, a size that the net cannot take, or a loss that is not finite.
 pub fn bench_train(bench: &ModelBench) -> Result<TrainReport, BenchError> {
-    let net = bench.net()?;
+    bench_train_net(bench, &*bench.net()?)
+}
+
+/// As [`bench_train`], of a net that is not in the registry.
+///
+/// # Errors
+/// As [`bench_train`].
+pub fn bench_train_net(bench: &ModelBench, net: &dyn Module) -> Result<TrainReport, BenchError> {
     let optimizer = SGD::new(0.01).momentum(0.9).weight_decay(5e-4).over(net.parameters());
-    let graph = training_graph(&*net, &optimizer, bench.shape())?;
+    let graph = training_graph(net, &optimizer, bench.shape())?;
     let nodes = graph.nodes.len();
     let (mut session, compile_ms) = bench.session(&graph)?;
     let images = bench.images();

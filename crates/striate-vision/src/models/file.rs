@@ -39,7 +39,11 @@ impl ModelInfo {
         pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
-    pub(super) fn parse(path: &Path, metadata: &BTreeMap<String, String>) -> Result<ModelInfo, ModelError> {
+    /// What the metadata of a file say; `path` is what errors name.
+    ///
+    /// # Errors
+    /// Metadata that striate did not write, or that are broken.
+    pub fn parse(path: &Path, metadata: &BTreeMap<String, String>) -> Result<ModelInfo, ModelError> {
         let wrong = |why: String| ModelError::NotAModel { path: path.into(), why };
         let text = |key: &str| {
             metadata.get(key).map(String::as_str).ok_or_else(|| {

@@ -10,7 +10,6 @@ mod elementwise;
 mod lower;
 mod norm;
 mod recipe;
-mod replay;
 mod shapes;
 mod windows;
 mod write;
@@ -27,7 +26,6 @@ use std::ops::RangeInclusive;
 use striate_graph::{Array, DType, Graph, Mode, Node, Trace};
 use striate_nn::Module;
 
-pub use replay::replay_onnx;
 pub use write::{OnnxFile, write_onnx};
 
 /// The opsets that can be written.
