@@ -182,8 +182,7 @@ fn range(call: &mut Call) -> Answer {
     let dtype = call.input(0)?.dtype();
     let [start, limit, delta] = [call.number(0)?, call.number(1)?, call.number(2)?];
     let count = ((limit - start) / delta).ceil().max(0.0);
-    // NaN is no count either.
-    if !(count <= f64::from(1 << 28)) {
+    if count.is_nan() || count > f64::from(1 << 28) {
         return Err(format!("a range from {start} to {limit} by {delta} has {count} elements").into());
     }
     let values: Vec<f64> = (0..count as usize).map(|index| start + index as f64 * delta).collect();

@@ -47,10 +47,10 @@ impl Pool {
     /// With so much padding behind that the windows end where it ends.
     fn filled(&self, sizes: &[usize]) -> Windowed {
         let mut windows = self.windows.clone();
-        for axis in 0..sizes.len() {
+        for (axis, &size) in sizes.iter().enumerate() {
             let needed = (self.counts[axis] - 1) * windows.stride[axis] + windows.reach(axis);
             let [before, after] = windows.pads[axis];
-            windows.pads[axis][1] = after.max(needed.saturating_sub(sizes[axis] + before));
+            windows.pads[axis][1] = after.max(needed.saturating_sub(size + before));
         }
         windows
     }
