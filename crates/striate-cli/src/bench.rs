@@ -7,7 +7,9 @@ use crate::output::{Output, OutputArgs, print_json, print_line};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::Path;
+use striate::graph::StepProfile;
 use striate::graph::machine::isa;
 use striate::vision::bench::{
     Conv2dShape, ConvBench, ConvPass, ModelBench, bench_conv, bench_infer, bench_infer_graph, bench_train,
@@ -19,6 +21,8 @@ use striate::vision::models::find_model;
 const MOST_ELEMENTS: u128 = 1 << 32;
 /// Part of the nominal peak below which the measured one is doubtful.
 const SOUND_PEAK: f64 = 0.9;
+/// Steps that the profile names one by one.
+const DEAREST_STEPS: usize = 40;
 
 /// Measure nets and convolutions on this machine.
 #[derive(Subcommand, Debug)]
@@ -26,7 +30,7 @@ pub enum BenchArgs {
     /// Time of a call of a net, from an NCHW buffer to its output.
     Infer(ModelBenchArgs),
     /// Training steps a second: forward, cross-entropy, backward, SGD.
-    Train(ModelBenchArgs),
+    Train(TrainBenchArgs),
     /// GFLOP/s of one convolution.
     Conv(ConvBenchArgs),
 }
@@ -55,6 +59,16 @@ pub struct ModelBenchArgs {
     compute: ComputeArgs,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+/// Flags of `train`.
+#[derive(Args, Debug)]
+pub struct TrainBenchArgs {
+    #[command(flatten)]
+    model: ModelBenchArgs,
+    /// Spend as long again on measuring each step of the program, and print where the time goes.
+    #[arg(long)]
+    profile: bool,
 }
 
 impl ModelBenchArgs {
@@ -86,6 +100,7 @@ impl ModelBenchArgs {
             threads: self.compute.threads(),
             seconds: self.seconds,
             exact: self.compute.exact,
+            profile: false,
         };
         check_elements("the pictures", &[bench.batch, bench.channels, bench.side, bench.side])?;
         Ok(bench)
@@ -153,8 +168,34 @@ fn infer(args: &ModelBenchArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn train(args: &ModelBenchArgs) -> Result<(), Failure> {
-    let bench = args.bench()?;
+/// The least times of the steps, those of one kernel together, and the dearest alone; the longest first.
+fn print_steps(steps: &[StepProfile]) {
+    let ms = |step: &StepProfile| step.least.as_secs_f64() * 1e3;
+    let total: f64 = steps.iter().map(ms).sum();
+    let line = |ms: f64, flops: u64, what: String| {
+        let rate = if flops > 0 { format!("{:8.1}", flops as f64 / ms / 1e6) } else { " ".repeat(8) };
+        print_line(&format!("{ms:9.3} ms {:5.1} % {rate} GFLOP/s  {what}", 100.0 * ms / total));
+    };
+    let mut kernels: BTreeMap<&str, (f64, u64, usize)> = BTreeMap::new();
+    for step in steps {
+        let sum = kernels.entry(&step.kernel).or_default();
+        *sum = (sum.0 + ms(step), sum.1 + step.flops, sum.2 + 1);
+    }
+    let mut kernels: Vec<_> = kernels.into_iter().collect();
+    kernels.sort_by(|a, b| b.1.0.total_cmp(&a.1.0));
+    print_line(&format!("\n{} steps, least times: {total:.3} ms", steps.len()));
+    kernels.into_iter().for_each(|(name, (ms, flops, count))| line(ms, flops, format!("{count} x {name}")));
+    let mut dearest: Vec<&StepProfile> = steps.iter().collect();
+    dearest.sort_by(|a, b| b.least.cmp(&a.least));
+    print_line("\nThe dearest steps");
+    for step in dearest.into_iter().take(DEAREST_STEPS) {
+        line(ms(step), step.flops, format!("{} {} {}", step.kernel, step.op, step.layer));
+    }
+}
+
+fn train(args: &TrainBenchArgs) -> Result<(), Failure> {
+    let bench = ModelBench { profile: args.profile, ..args.model.bench()? };
+    let args = &args.model;
     let report = match is_onnx(&args.model) {
         true => bench_train_net(&bench, &*onnx::open(Path::new(&args.model), args.imgsz)?.net)?,
         false => bench_train(&bench)?,
@@ -184,6 +225,9 @@ fn train(args: &ModelBenchArgs) -> Result<(), Failure> {
         rss(report.peak_rss_mib),
         report.loss
     ));
+    if bench.profile {
+        print_steps(&report.steps);
+    }
     Ok(())
 }
 

@@ -137,6 +137,27 @@ fn graphs() -> Vec<(&'static str, Vec<usize>, Build)> {
             boxed(move |x| vec![(&conv(x, "w", [4, 5, 3, 3], same) + &conv(x, "v", [4, 5, 3, 3], same)).relu()]),
         ),
         (
+            "a ReLU between convolutions, and a fork",
+            map.clone(),
+            boxed(move |x| {
+                let h = conv(x, "w", [5, 5, 3, 3], same).relu();
+                let lanes = ConvAttrs { groups: 5, stride: [2, 1], ..same };
+                let forked = conv(&h, "v", [5, 5, 3, 3], same) + &h;
+                vec![
+                    forked.clamp(-0.5, 2.0),
+                    conv(&conv(x, "u", [5, 5, 1, 1], ConvAttrs::default()).relu(), "d", [5, 1, 3, 3], lanes),
+                ]
+            }),
+        ),
+        (
+            "linear layers with a ReLU between",
+            vec![4, 6],
+            boxed(|x| {
+                let w = |name: &str, shape: [usize; 2]| x.trace().parameter(&cell(name, &shape, 1));
+                vec![x.linear(&w("a", [7, 6]), None).relu().linear(&w("b", [5, 7]), None)]
+            }),
+        ),
+        (
             "grouped conv with a bias",
             vec![2, 6, 7, 5],
             boxed(move |x| {
@@ -319,6 +340,19 @@ fn a_training_step_agrees_and_updates_the_cells() {
     for (a, b) in planned.cells.iter().zip(&interpreted.cells) {
         assert_close(&a.name(), &a.array(), &b.array(), 1e-4);
     }
+}
+
+/// Sums at forks and masks go with the input gradients and the backward of batch norms.
+#[test]
+fn the_backward_of_a_residual_net_takes_no_pass_for_forks() {
+    let graph = Net::new().step(4);
+    let mut session = Session::new(program(&graph));
+    session.set_profiling(true);
+    session.run(&[("x", &noise(&[4, 3, 8, 8], 77))]).unwrap();
+    let kernels: Vec<&str> = session.profile().unwrap().steps().iter().map(|step| &*step.kernel).collect();
+    let count = |name: &str| kernels.iter().filter(|kernel| **kernel == name).count();
+    // The one after the residual: what flows back into it comes from a pool.
+    assert_eq!((count("Add"), count("gradient of Relu")), (0, 1), "{kernels:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! fwd1 (forward, batch 1), fwd8, bwd8 (input gradient, batch 8, filter packing counted).
 
 use std::time::Instant;
-use striate_kernels::conv::{Algorithms, Conv2dShape, Epilogue, ForwardArgs, ForwardPlan, InputGradPlan};
+use striate_kernels::conv::{Algorithms, Conv2dShape, Epilogue, ForwardArgs, ForwardPlan, GradEpilogue, InputGradPlan};
 use striate_kernels::cpu::measure_peak;
 use striate_kernels::mem::AlignedBuf;
 use striate_kernels::simd::isa;
@@ -92,7 +92,7 @@ fn measure(pass: &str, shape: Conv2dShape, team: &Team, seconds: f64) -> (f64, f
     let mut scratch = AlignedBuf::zeroed(plan.scratch_len(team.threads()));
     let (median, least) = time(seconds, || {
         plan.pack(team, &w, &mut packed);
-        plan.run(team, &y, &packed, &mut x, &mut scratch);
+        plan.run(team, &y, &packed, GradEpilogue::default(), &mut x, &mut scratch);
     });
     (median, least, plan.kernel_name())
 }

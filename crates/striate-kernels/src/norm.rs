@@ -8,6 +8,7 @@ use crate::mem::DisjointMut;
 use crate::parallel::over_rows;
 use crate::simd::{Isa, Kernel, Simd};
 use crate::threads::Team;
+use std::ops::Range;
 
 /// Pixels whose sums are taken in f32.
 const BLOCK: usize = 256;
@@ -123,7 +124,7 @@ pub fn apply(team: &Team, isa: Isa, args: ApplyArgs, y: &mut [f32], scratch: &mu
     over_rows(team, channels, y, |rows, y| {
         let part = rows.start * channels..rows.end * channels;
         let args = ApplyArgs { x: &args.x[part.clone()], residual: args.residual.map(|r| &r[part.clone()]), ..args };
-        isa.dispatch(Apply { args, scale, y });
+        isa.dispatch(Apply { args, scale, pixels: rows.len(), y: y.as_mut_ptr() });
     });
 }
 
@@ -137,7 +138,8 @@ fn scales(gamma: &[f32], variance: &[f32], eps: f32, out: &mut [f32]) {
 struct Apply<'a> {
     args: ApplyArgs<'a>,
     scale: &'a [f32],
-    y: &'a mut [f32],
+    pixels: usize,
+    y: *mut f32,
 }
 
 impl Kernel for Apply<'_> {
@@ -146,83 +148,185 @@ impl Kernel for Apply<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let channels = self.scale.len();
-        let ApplyArgs { x, beta, mean, residual, activation, .. } = self.args;
-        for pixel in 0..self.y.len() / channels {
-            for c in (0..channels).step_by(S::LANES) {
-                let (n, at) = (channels - c, pixel * channels + c);
-                // SAFETY: partial loads and stores stop at the end of the pixel's channels.
-                unsafe {
-                    let load = |slice: &[f32], at: usize| s.load_partial(slice.as_ptr().add(at), n);
-                    let centred = s.sub(load(x, at), load(mean, c));
-                    let mut v = s.mul_add(centred, load(self.scale, c), load(beta, c));
-                    if let Some(residual) = residual {
-                        v = s.add(v, load(residual, at));
-                    }
-                    let v = match activation {
-                        Activation::None => v,
-                        Activation::Relu => s.max(s.zero(), v),
-                        other => other.apply_vector(s, v),
-                    };
-                    s.store_partial(self.y.as_mut_ptr().add(at), n, v);
+        let whole = channels / S::LANES * S::LANES;
+        for pixel in 0..self.pixels {
+            // SAFETY: whole vectors of the pixel's channels, and the rest.
+            unsafe {
+                for c in (0..whole).step_by(S::LANES) {
+                    self.vector::<S, true>(s, pixel * channels, c, S::LANES);
+                }
+                if whole < channels {
+                    self.vector::<S, false>(s, pixel * channels, whole, channels - whole);
                 }
             }
         }
     }
 }
 
-/// A gradient that flows back into a batch norm: `dy`, let through where `mask` is above `low` and below `high`.
-#[derive(Clone, Copy, Debug)]
-pub struct Masked<'a> {
-    /// [pixels, C].
-    pub dy: &'a [f32],
-    /// The output of the clipping activation behind the norm, and its bounds.
-    pub mask: Option<(&'a [f32], [f32; 2])>,
-}
-
-impl<'a> Masked<'a> {
-    fn part(&self, range: std::ops::Range<usize>) -> Masked<'a> {
-        Masked { dy: &self.dy[range.clone()], mask: self.mask.map(|(mask, bounds)| (&mask[range], bounds)) }
-    }
-
-    /// The vector at `at`.
+impl Apply<'_> {
+    /// Channels `c` to `c + n` of the pixel at `pixel`.
     ///
     /// # Safety
-    /// `n` floats (at most a vector) are readable there.
+    /// They exist; `n` is LANES where `FULL`.
     #[inline(always)]
-    unsafe fn load<S: Simd>(&self, s: S, at: usize, n: usize) -> S::V {
+    unsafe fn vector<S: Simd, const FULL: bool>(&self, s: S, pixel: usize, c: usize, n: usize) {
+        let ApplyArgs { x, beta, mean, residual, activation, .. } = self.args;
         // SAFETY: by contract.
         unsafe {
-            let dy = s.load_partial(self.dy.as_ptr().add(at), n);
-            match self.mask {
-                None => dy,
-                Some((mask, [low, high])) => {
-                    let y = s.load_partial(mask.as_ptr().add(at), n);
-                    s.select(s.gt(y, s.splat(low)), s.select(s.lt(y, s.splat(high)), dy, s.zero()), s.zero())
-                }
+            let x = load::<S, FULL>(s, x, pixel + c, n);
+            let centred = s.sub(x, load::<S, FULL>(s, mean, c, n));
+            let (scale, beta) = (load::<S, FULL>(s, self.scale, c, n), load::<S, FULL>(s, beta, c, n));
+            let mut v = s.mul_add(centred, scale, beta);
+            if let Some(residual) = residual {
+                v = s.add(v, load::<S, FULL>(s, residual, pixel + c, n));
             }
+            let v = match activation {
+                Activation::None => v,
+                Activation::Relu => s.max(s.zero(), v),
+                other => other.apply_vector(s, v),
+            };
+            store::<S, FULL>(s, self.y.add(pixel + c), n, v);
         }
     }
 }
 
-/// Per channel `[sum dy, sum dy * x̂]`, to `out` [2, C]; `moments` is [2, C].
-pub fn grad_sums(
-    team: &Team,
-    isa: Isa,
-    (x, dy): (&[f32], Masked),
-    (moments, eps): (&[f32], f32),
-    out: &mut [f32],
-    scratch: &mut [f32],
-) {
+/// `n` floats at `at`, a whole vector where `FULL`.
+///
+/// # Safety
+/// They are inside the slice.
+#[inline(always)]
+unsafe fn load<S: Simd, const FULL: bool>(s: S, from: &[f32], at: usize, n: usize) -> S::V {
+    // SAFETY: by contract.
+    unsafe {
+        let p = from.as_ptr().add(at);
+        if FULL { s.load(p) } else { s.load_partial(p, n) }
+    }
+}
+
+/// Writes `n` floats to `to`, a whole vector where `FULL`.
+///
+/// # Safety
+/// They are the caller's alone.
+#[inline(always)]
+unsafe fn store<S: Simd, const FULL: bool>(s: S, to: *mut f32, n: usize, v: S::V) {
+    // SAFETY: by contract.
+    unsafe { if FULL { s.store(to, v) } else { s.store_partial(to, n, v) } }
+}
+
+/// A gradient that flows back into a batch norm.
+#[derive(Clone, Copy, Debug)]
+pub struct NormGrad<'a> {
+    /// What was normalised, [pixels, C].
+    pub x: &'a [f32],
+    /// What flows back, [pixels, C].
+    pub dy: &'a [f32],
+    /// Where `dy` passes.
+    pub mask: Mask<'a>,
+    /// Mean and variance, [2, C].
+    pub moments: &'a [f32],
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+/// Where a gradient passes: where the clipping activation behind the norm is above the first bound and below the second.
+#[derive(Clone, Copy, Debug)]
+pub enum Mask<'a> {
+    /// Everywhere.
+    None,
+    /// By the activation's output, [pixels, C].
+    Output(&'a [f32], [f32; 2]),
+    /// By the norm itself, computed again from x: weight, bias, bounds. Nothing may be added before the activation.
+    Affine([&'a [f32]; 2], [f32; 2]),
+}
+
+impl<'a> Mask<'a> {
+    fn part(&self, range: Range<usize>) -> Mask<'a> {
+        match *self {
+            Mask::Output(output, bounds) => Mask::Output(&output[range], bounds),
+            other => other,
+        }
+    }
+}
+
+/// One piece of pixels of a [`NormGrad`], with what its vectors have in common.
+#[derive(Clone, Copy)]
+struct Piece<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    mask: Mask<'a>,
+    mean: &'a [f32],
+    /// Where the mask is computed again: its factor of the centred x.
+    scale: &'a [f32],
+}
+
+impl<'a> NormGrad<'a> {
+    /// The pixels from float `range.start` to `range.end`.
+    fn piece(&self, range: Range<usize>, scale: &'a [f32]) -> Piece<'a> {
+        let mean = &self.moments[..self.moments.len() / 2];
+        let mask = self.mask.part(range.clone());
+        Piece { x: &self.x[range.clone()], dy: &self.dy[range], mask, mean, scale }
+    }
+}
+
+/// [`Mask`]'s kinds, as constants that loops are compiled for.
+const ALL: u8 = 0;
+const OUTPUT: u8 = 1;
+const AFFINE: u8 = 2;
+
+impl Piece<'_> {
+    /// The centred x and what passes of dy, of channels `c` to `c + n` of the pixel at `pixel`.
+    ///
+    /// # Safety
+    /// They exist; `n` is LANES where `FULL`; `MASK` is the mask's kind.
+    #[inline(always)]
+    unsafe fn vector<S: Simd, const MASK: u8, const FULL: bool>(
+        &self,
+        s: S,
+        pixel: usize,
+        c: usize,
+        n: usize,
+    ) -> (S::V, S::V) {
+        // SAFETY: by contract.
+        unsafe {
+            let x = load::<S, FULL>(s, self.x, pixel + c, n);
+            let centred = s.sub(x, load::<S, FULL>(s, self.mean, c, n));
+            let dy = load::<S, FULL>(s, self.dy, pixel + c, n);
+            let (gate, [low, high]) = match self.mask {
+                Mask::Output(output, bounds) if MASK == OUTPUT => (load::<S, FULL>(s, output, pixel + c, n), bounds),
+                Mask::Affine([_, beta], bounds) if MASK == AFFINE => {
+                    let (scale, beta) = (load::<S, FULL>(s, self.scale, c, n), load::<S, FULL>(s, beta, c, n));
+                    (s.mul_add(centred, scale, beta), bounds)
+                }
+                _ => return (centred, dy),
+            };
+            let below = s.select(s.lt(gate, s.splat(high)), dy, s.zero());
+            (centred, s.select(s.gt(gate, s.splat(low)), below, s.zero()))
+        }
+    }
+}
+
+/// Per channel `[sum dy, sum dy * x̂]`, to `out` [2, C]. `scratch` has [`norm_scratch_len`] floats.
+pub fn grad_sums(team: &Team, isa: Isa, args: NormGrad, out: &mut [f32], scratch: &mut [f32]) {
     let channels = out.len() / 2;
+    let NormGrad { x, moments, eps, .. } = args;
     if x.is_empty() {
         return out.fill(0.0);
     }
     let pixels = x.len() / channels;
     let blocks = pixels.div_ceil(BLOCK);
-    let partials = &mut scratch[..2 * blocks * channels];
+    let (partials, rest) = scratch.split_at_mut(2 * blocks * channels);
+    let scale = &mut rest[..channels];
+    if let Mask::Affine([gamma, _], _) = args.mask {
+        scales(gamma, &moments[channels..], eps, scale);
+    }
+    let scale = &*scale;
     over_blocks(team, partials, 2 * channels, |block, partial| {
-        let range = block * BLOCK * channels..channels * pixels.min((block + 1) * BLOCK);
-        isa.dispatch(BlockSums { x: &x[range.clone()], dy: dy.part(range), mean: &moments[..channels], partial });
+        let piece = args.piece(block * BLOCK * channels..channels * pixels.min((block + 1) * BLOCK), scale);
+        match args.mask {
+            Mask::None => isa.dispatch(BlockSums::<ALL> { piece, partial }),
+            Mask::Output(..) => isa.dispatch(BlockSums::<OUTPUT> { piece, partial }),
+            Mask::Affine(..) => isa.dispatch(BlockSums::<AFFINE> { piece, partial }),
+        }
     });
     for c in 0..channels {
         let total = |part: usize| (0..blocks).map(|b| f64::from(partials[(2 * b + part) * channels + c])).sum::<f64>();
@@ -231,33 +335,64 @@ pub fn grad_sums(
     }
 }
 
-struct BlockSums<'a> {
-    x: &'a [f32],
-    dy: Masked<'a>,
-    mean: &'a [f32],
+/// Sums of one block of pixels, each channel's in one chain.
+struct BlockSums<'a, const MASK: u8> {
+    piece: Piece<'a>,
     partial: &'a mut [f32],
 }
 
-impl Kernel for BlockSums<'_> {
+/// Vectors of channels that pass together over a block's pixels, so that memory is read in longer runs.
+const WIDE: usize = 4;
+
+impl<const MASK: u8> Kernel for BlockSums<'_, MASK> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let channels = self.mean.len();
-        for c in (0..channels).step_by(S::LANES) {
-            let n = channels - c;
-            // SAFETY: partial loads and stores stop at the end of the pixel's channels.
+    fn run<S: Simd>(mut self, s: S) {
+        let channels = self.piece.mean.len();
+        let mut c = 0;
+        // SAFETY: whole vectors of the channels, and the rest.
+        unsafe {
+            while c + WIDE * S::LANES <= channels {
+                self.vectors::<S, WIDE, true>(s, c, S::LANES);
+                c += WIDE * S::LANES;
+            }
+            while c + S::LANES <= channels {
+                self.vectors::<S, 1, true>(s, c, S::LANES);
+                c += S::LANES;
+            }
+            if c < channels {
+                self.vectors::<S, 1, false>(s, c, channels - c);
+            }
+        }
+    }
+}
+
+impl<const MASK: u8> BlockSums<'_, MASK> {
+    /// `W` vectors from channel `c` on, of `n` floats each.
+    ///
+    /// # Safety
+    /// They exist; `n` is LANES where `FULL`.
+    #[inline(always)]
+    unsafe fn vectors<S: Simd, const W: usize, const FULL: bool>(&mut self, s: S, c: usize, n: usize) {
+        let channels = self.piece.mean.len();
+        let (mut sums, mut products) = ([s.zero(); W], [s.zero(); W]);
+        for pixel in 0..self.piece.x.len() / channels {
+            for w in 0..W {
+                // SAFETY: by contract.
+                let (centred, dy) =
+                    unsafe { self.piece.vector::<S, MASK, FULL>(s, pixel * channels, c + w * S::LANES, n) };
+                sums[w] = s.add(sums[w], dy);
+                products[w] = s.mul_add(dy, centred, products[w]);
+            }
+        }
+        let to = self.partial.as_mut_ptr();
+        for w in 0..W {
+            // SAFETY: by contract.
             unsafe {
-                let mean = s.load_partial(self.mean.as_ptr().add(c), n);
-                let (mut sum, mut product) = (s.zero(), s.zero());
-                for pixel in 0..self.x.len() / channels {
-                    let at = pixel * channels + c;
-                    let dy = self.dy.load(s, at, n);
-                    sum = s.add(sum, dy);
-                    product = s.mul_add(dy, s.sub(s.load_partial(self.x.as_ptr().add(at), n), mean), product);
-                }
-                s.store_partial(self.partial.as_mut_ptr().add(c), n, sum);
-                s.store_partial(self.partial.as_mut_ptr().add(channels + c), n, product);
+                let to = to.add(c + w * S::LANES);
+                store::<S, FULL>(s, to, n, sums[w]);
+                store::<S, FULL>(s, to.add(channels), n, products[w]);
             }
         }
     }
@@ -267,12 +402,13 @@ impl Kernel for BlockSums<'_> {
 pub fn input_grad(
     team: &Team,
     isa: Isa,
-    (x, dy): (&[f32], Masked),
-    (gamma, moments, sums, eps): (&[f32], &[f32], &[f32], f32),
+    args: NormGrad,
+    (gamma, sums): (&[f32], &[f32]),
     dx: &mut [f32],
     scratch: &mut [f32],
 ) {
     let channels = gamma.len();
+    let NormGrad { x, moments, eps, .. } = args;
     let count = (x.len() / channels.max(1)) as f64;
     let (scale, rest) = scratch[..3 * channels].split_at_mut(channels);
     let (shift, slope) = rest.split_at_mut(channels);
@@ -286,40 +422,62 @@ pub fn input_grad(
     }
     let (scale, shift, slope) = (&*scale, &*shift, &*slope);
     over_rows(team, channels, dx, |rows, dx| {
-        let range = rows.start * channels..rows.end * channels;
-        let (x, dy) = (&x[range.clone()], dy.part(range));
-        isa.dispatch(InputGrad { x, dy, mean: &moments[..channels], rows: [scale, shift, slope], dx });
+        let pixels = rows.len();
+        let piece = args.piece(rows.start * channels..rows.end * channels, scale);
+        let (rows, dx) = ([shift, slope], dx.as_mut_ptr());
+        match args.mask {
+            Mask::None => isa.dispatch(InputGrad::<ALL> { piece, rows, pixels, dx }),
+            Mask::Output(..) => isa.dispatch(InputGrad::<OUTPUT> { piece, rows, pixels, dx }),
+            Mask::Affine(..) => isa.dispatch(InputGrad::<AFFINE> { piece, rows, pixels, dx }),
+        }
     });
 }
 
-struct InputGrad<'a> {
-    x: &'a [f32],
-    dy: Masked<'a>,
-    mean: &'a [f32],
-    /// Factor of dy, constant, factor of (x - mean).
-    rows: [&'a [f32]; 3],
-    dx: &'a mut [f32],
+/// Of some pixels.
+struct InputGrad<'a, const MASK: u8> {
+    /// Its scale is the factor of dy.
+    piece: Piece<'a>,
+    /// Constant, factor of (x - mean).
+    rows: [&'a [f32]; 2],
+    pixels: usize,
+    dx: *mut f32,
 }
 
-impl Kernel for InputGrad<'_> {
+impl<const MASK: u8> Kernel for InputGrad<'_, MASK> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let channels = self.mean.len();
-        let [scale, shift, slope] = self.rows;
-        for pixel in 0..self.dx.len() / channels {
-            for c in (0..channels).step_by(S::LANES) {
-                let (n, at) = (channels - c, pixel * channels + c);
-                // SAFETY: partial loads and stores stop at the end of the pixel's channels.
-                unsafe {
-                    let load = |slice: &[f32], at: usize| s.load_partial(slice.as_ptr().add(at), n);
-                    let centred = s.sub(load(self.x, at), load(self.mean, c));
-                    let v = s.mul_add(centred, load(slope, c), load(shift, c));
-                    let v = s.mul_add(self.dy.load(s, at, n), load(scale, c), v);
-                    s.store_partial(self.dx.as_mut_ptr().add(at), n, v);
+        let channels = self.piece.mean.len();
+        let whole = channels / S::LANES * S::LANES;
+        for pixel in 0..self.pixels {
+            // SAFETY: whole vectors of the pixel's channels, and the rest.
+            unsafe {
+                for c in (0..whole).step_by(S::LANES) {
+                    self.vector::<S, true>(s, pixel * channels, c, S::LANES);
+                }
+                if whole < channels {
+                    self.vector::<S, false>(s, pixel * channels, whole, channels - whole);
                 }
             }
+        }
+    }
+}
+
+impl<const MASK: u8> InputGrad<'_, MASK> {
+    /// Channels `c` to `c + n` of the pixel at `pixel`.
+    ///
+    /// # Safety
+    /// They exist; `n` is LANES where `FULL`.
+    #[inline(always)]
+    unsafe fn vector<S: Simd, const FULL: bool>(&self, s: S, pixel: usize, c: usize, n: usize) {
+        let [shift, slope] = self.rows;
+        // SAFETY: by contract.
+        unsafe {
+            let (centred, dy) = self.piece.vector::<S, MASK, FULL>(s, pixel, c, n);
+            let v = s.mul_add(centred, load::<S, FULL>(s, slope, c, n), load::<S, FULL>(s, shift, c, n));
+            let v = s.mul_add(dy, load::<S, FULL>(s, self.piece.scale, c, n), v);
+            store::<S, FULL>(s, self.dx.add(pixel + c), n, v);
         }
     }
 }

@@ -6,12 +6,13 @@ use common::{check, noise, on_all, wide};
 use striate_kernels::conv::Activation;
 use striate_kernels::elementwise::{BinaryShape, binary, unary, unary_grad};
 use striate_kernels::kinds::*;
-use striate_kernels::norm::{ApplyArgs, Masked, apply, grad_sums, input_grad, moments, norm_scratch_len};
+use striate_kernels::norm::{ApplyArgs, Mask, NormGrad, apply, grad_sums, input_grad, moments, norm_scratch_len};
 use striate_kernels::optim::{UpdateArgs, update};
 use striate_kernels::pool::MaxPoolPlan;
 use striate_kernels::reduce::{ReduceShape, reduce};
 use striate_kernels::reference::*;
 use striate_kernels::relayout::{Strided, copy_strided, transpose};
+use striate_kernels::simd::Isa;
 use striate_kernels::threads::Team;
 
 const SIZES: [usize; 6] = [0, 1, 15, 33, 1000, 40_001];
@@ -134,27 +135,49 @@ fn batch_norm_forward_and_backward() {
             y
         });
         check("apply", &got, &want, 2e-6);
-        let masked_dy: Vec<f64> =
-            dy.iter().zip(&residual).map(|(d, m)| if *m > 0.0 { f64::from(*d) } else { 0.0 }).collect();
-        let masked = Masked { dy: &dy, mask: Some((&residual, [0.0, f32::INFINITY])) };
-        let mut sums = vec![0.0; 2 * c];
-        reference_batch_norm_sums(&[pixels, c], &wide(&x), &masked_dy, params(None, None), &mut sums);
-        let got = on_all(|team, isa| {
-            let (mut out, mut scratch) = (vec![0.0; 2 * c], vec![f32::NAN; norm_scratch_len(pixels, c)]);
-            grad_sums(team, isa, (&x, masked), (stats, eps), &mut out, &mut scratch);
-            out
-        });
-        check("sums", &got, &sums, 5e-6);
-        let sums32: Vec<f32> = sums.iter().map(|&s| s as f32).collect();
-        let mut want = vec![0.0; n];
-        let x64 = wide(&x);
-        reference_batch_norm_dx(&[pixels, c], (&x64, &masked_dy), params(Some(&gamma64[..]), None), &sums, &mut want);
-        let got = on_all(|team, isa| {
-            let (mut dx, mut scratch) = (vec![0.0; n], vec![0.0; 3 * c]);
-            input_grad(team, isa, (&x, masked), (&gamma, stats, &sums32, eps), &mut dx, &mut scratch);
-            dx
-        });
-        check("dx", &got, &want, 5e-6);
+        // The affine mask is that of the norm's own output: the same operations as `apply` makes.
+        let mut own = vec![0.0; n];
+        let args = ApplyArgs {
+            x: &x,
+            gamma: &gamma,
+            beta: &beta,
+            mean: &stats[..c],
+            variance: &stats[c..],
+            eps,
+            residual: None,
+            activation: Activation::None,
+        };
+        apply(&Team::new(1), Isa::Portable, args, &mut own, &mut vec![0.0; c]);
+        let bounds = [0.0, 0.75];
+        let masks = [
+            (Mask::None, None),
+            (Mask::Output(&residual, bounds), Some(&residual)),
+            (Mask::Affine([&gamma, &beta], bounds), Some(&own)),
+        ];
+        for (mask, gate) in masks {
+            let passes = |i: usize| gate.is_none_or(|gate| gate[i] > bounds[0] && gate[i] < bounds[1]);
+            let masked_dy: Vec<f64> = (0..n).map(|i| if passes(i) { f64::from(dy[i]) } else { 0.0 }).collect();
+            let grad = NormGrad { x: &x, dy: &dy, mask, moments: stats, eps };
+            let mut sums = vec![0.0; 2 * c];
+            reference_batch_norm_sums(&[pixels, c], &wide(&x), &masked_dy, params(None, None), &mut sums);
+            let got = on_all(|team, isa| {
+                let (mut out, mut scratch) = (vec![0.0; 2 * c], vec![f32::NAN; norm_scratch_len(pixels, c)]);
+                grad_sums(team, isa, grad, &mut out, &mut scratch);
+                out
+            });
+            check("sums", &got, &sums, 5e-6);
+            let sums32: Vec<f32> = sums.iter().map(|&s| s as f32).collect();
+            let mut want = vec![0.0; n];
+            let x64 = wide(&x);
+            let gammas = params(Some(&gamma64[..]), None);
+            reference_batch_norm_dx(&[pixels, c], (&x64, &masked_dy), gammas, &sums, &mut want);
+            let got = on_all(|team, isa| {
+                let (mut dx, mut scratch) = (vec![0.0; n], vec![0.0; 3 * c]);
+                input_grad(team, isa, grad, (&gamma, &sums32), &mut dx, &mut scratch);
+                dx
+            });
+            check("dx", &got, &want, 5e-6);
+        }
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Fusion {
     pub moments: HashMap<NodeId, NodeId>,
     /// For the backward of a batch norm (sums or input gradient): the clipping activation whose gradient it takes along.
     pub masks: HashMap<NodeId, Mask>,
+    /// For an input gradient, by its last node: what is done to it before it is written.
+    pub input_grads: HashMap<NodeId, GradChain>,
     /// Nodes that some other node's step computes.
     pub absorbed: Vec<bool>,
     /// Nodes that belong to a chain: where two branches meet, the first takes what follows.
@@ -49,6 +51,18 @@ pub(crate) struct Mask {
     pub output: NodeId,
     /// Between these bounds the gradient passes.
     pub bounds: [f32; 2],
+    /// Weight and bias of the batch norm, where the activation's output can be computed again.
+    pub again: Option<[NodeId; 2]>,
+}
+
+/// An input gradient of a convolution or linear layer and what its epilogue computes.
+#[derive(Clone, Debug)]
+pub(crate) struct GradChain {
+    pub head: NodeId,
+    /// What flows back on another way, added.
+    pub residual: Option<NodeId>,
+    /// The output of the clipping activation that made the input, and its bounds.
+    pub mask: Option<(NodeId, [f32; 2])>,
 }
 
 /// A batch norm of training with what follows it.
@@ -105,6 +119,9 @@ pub(crate) fn fuse(graph: &Graph, uses: &Uses) -> Fusion {
                 fusion.chains.insert(last, chain);
             }
             Op::UnaryGrad(kind) => fuse_mask(graph, uses, (id, *kind), &mut fusion),
+            Op::Conv2dInputGrad { .. } | Op::MatMul { trans_a: false, trans_b: false } if is_input_grad(graph, id) => {
+                fuse_input_grad(graph, uses, id, &mut fusion);
+            }
             Op::BatchNormTraining { .. } => {
                 let (chain, last, between) = follow_norm(graph, uses, (id, &mut fusion.claimed));
                 between.iter().for_each(|id| fusion.absorbed[id.index()] = true);
@@ -146,6 +163,13 @@ impl NormChain {
     /// The batch norm by itself.
     pub fn alone(norm: NodeId) -> Self {
         NormChain { norm, residual: None, activation: None }
+    }
+}
+
+impl GradChain {
+    /// The input gradient by itself.
+    pub fn alone(head: NodeId) -> Self {
+        GradChain { head, residual: None, mask: None }
     }
 }
 
@@ -240,13 +264,87 @@ fn follow_norm(graph: &Graph, uses: &Uses, (norm, claimed): (NodeId, &mut [bool]
     (chain, last, between)
 }
 
+/// Between which values of its output the gradient of a clipping activation passes.
+fn passing(kind: UnaryKind) -> Option<[f32; 2]> {
+    match kind {
+        UnaryKind::Relu => Some([0.0, f32::INFINITY]),
+        UnaryKind::Clip { min, max } => Some([min, max]),
+        _ => None,
+    }
+}
+
+/// True for gradients with respect to the input that K1 computes.
+fn is_input_grad(graph: &Graph, id: NodeId) -> bool {
+    let node = graph.node(id);
+    let full = |id: &NodeId| graph.node(*id).shape.numel() > 0;
+    let weight = &graph.node(node.inputs[1]).shape;
+    let float = node.dtype == crate::DType::F32 && full(&id) && node.inputs.iter().all(full);
+    float && (matches!(node.op, Op::Conv2dInputGrad { .. }) || weight.rank() == 2)
+}
+
+/// The sum at a fork of the forward net and the gradient of a clipping activation go with the last input gradient before them.
+fn fuse_input_grad(graph: &Graph, uses: &Uses, head: NodeId, fusion: &mut Fusion) {
+    let mut chain = GradChain::alone(head);
+    let mut last = head;
+    while let Some(user) = uses.only(last).filter(|user| !fusion.claimed[user.index()]) {
+        let node = graph.node(user);
+        match &node.op {
+            Op::Binary(BinaryKind::Add) if chain.residual.is_none() => {
+                let other = if node.inputs[0] == last { node.inputs[1] } else { node.inputs[0] };
+                if other == last || graph.node(other).shape != graph.node(last).shape {
+                    break;
+                }
+                chain.residual = Some(other);
+            }
+            Op::UnaryGrad(kind) if node.inputs[1] == last && node.inputs[0] != last => {
+                let Some(bounds) = passing(*kind) else { break };
+                // What the backward of a batch norm computes again costs nothing to read.
+                if norm_of(graph, uses, fusion, (user, *kind)).is_some() {
+                    break;
+                }
+                chain.mask = Some((node.inputs[0], bounds));
+            }
+            _ => break,
+        }
+        fusion.claimed[user.index()] = true;
+        fusion.absorbed[last.index()] = true;
+        last = user;
+        if chain.mask.is_some() {
+            break;
+        }
+    }
+    if last != head {
+        fusion.input_grads.insert(last, chain);
+    }
+}
+
+/// Weight and bias of the batch norm right before the activation whose gradient this is, where only that norm's backward
+/// reads it.
+fn norm_of(graph: &Graph, uses: &Uses, fusion: &Fusion, (id, kind): (NodeId, UnaryKind)) -> Option<[NodeId; 2]> {
+    let chain = fusion.norms.get(&graph.node(id).inputs[0])?;
+    if chain.residual.is_some() || chain.activation != Some(kind) || uses.root[id.index()] {
+        return None;
+    }
+    let norm = &graph.node(chain.norm).inputs;
+    let own = |user: &NodeId| {
+        let node = graph.node(*user);
+        let moments = match node.op {
+            Op::BatchNormGradSums { .. } => node.inputs[2],
+            Op::BatchNormInputGrad { .. } => node.inputs[3],
+            _ => return false,
+        };
+        node.inputs[0] == norm[0] && node.inputs[1] == id && moments == norm[3]
+    };
+    let users = &uses.users[id.index()];
+    (norm.len() == 4 && !users.is_empty() && users.iter().all(own)).then(|| [norm[1], norm[2]])
+}
+
 /// Where only the backward of a batch norm reads the gradient of a ReLU, that takes the mask along.
 fn fuse_mask(graph: &Graph, uses: &Uses, (id, kind): (NodeId, UnaryKind), fusion: &mut Fusion) {
-    let bounds = match kind {
-        UnaryKind::Relu => [0.0, f32::INFINITY],
-        UnaryKind::Clip { min, max } => [min, max],
-        _ => return,
-    };
+    let Some(bounds) = passing(kind) else { return };
+    if fusion.claimed[id.index()] {
+        return;
+    }
     let users = &uses.users[id.index()];
     let backward = |user: &NodeId| {
         let node = graph.node(*user);
@@ -257,8 +355,9 @@ fn fuse_mask(graph: &Graph, uses: &Uses, (id, kind): (NodeId, UnaryKind), fusion
         return;
     }
     let [output, dy] = graph.node(id).inputs[..] else { return };
+    let again = norm_of(graph, uses, fusion, (id, kind));
     fusion.absorbed[id.index()] = true;
     for user in users {
-        fusion.masks.insert(*user, Mask { dy, output, bounds });
+        fusion.masks.insert(*user, Mask { dy, output, bounds, again });
     }
 }

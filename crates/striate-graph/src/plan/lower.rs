@@ -89,6 +89,9 @@ impl Lowering<'_> {
         if let Some(chain) = self.fusion.norms.get(&id) {
             return self.norm_chain(id, chain);
         }
+        if let Some(chain) = self.fusion.input_grads.get(&id) {
+            return self.input_grad_chain(id, chain);
+        }
         match &node.op {
             Op::Input { name, shape, dtype } => {
                 self.out.inputs.push((name.clone(), shape.clone(), *dtype));

@@ -1,6 +1,6 @@
 //! Convolutions, their gradients, and products of matrices: all of them are K1 and K2 with the shape of a convolution.
 
-use super::fuse::Chain;
+use super::fuse::{Chain, GradChain};
 use super::lower::Lowering;
 use super::packed::packed_form;
 use super::step::{Bias, ConvKernel, FoldedNorm, Kernel, Recipe, Source, Weights, activation_of};
@@ -166,19 +166,14 @@ impl Lowering<'_> {
             return false;
         }
         match &node.op {
-            Op::Conv2dInputGrad { attrs, .. } => {
-                let shape = conv_shape(&node.shape, shape_of(node.inputs[1]), attrs);
-                self.input_grad(id, node.inputs[0], node.inputs[1], shape, Layout::ChannelsLast);
-            }
+            Op::Conv2dInputGrad { .. } => self.input_grad_chain(id, &GradChain::alone(id)),
             Op::Conv2dWeightGrad { attrs, .. } => {
                 let shape = conv_shape(shape_of(node.inputs[0]), &node.shape, attrs);
                 self.weight_grad(id, (node.inputs[0], node.inputs[1]), shape, Layout::ChannelsLast);
             }
             // [m, n] x [n, k]: the input gradient of a linear layer with the weight [n, k].
             Op::MatMul { trans_a: false, trans_b: false } if shape_of(node.inputs[1]).rank() == 2 => {
-                let w = shape_of(node.inputs[1]);
-                let shape = linear_shape(node.shape.numel() / w[1], w[1], w[0]);
-                self.input_grad(id, node.inputs[0], node.inputs[1], shape, Layout::Rows);
+                self.input_grad_chain(id, &GradChain::alone(id));
             }
             // [m, n]ᵀ x [m, k]: the weight gradient of a linear layer.
             Op::MatMul { trans_a: true, trans_b: false } if node.shape.rank() == 2 => {
@@ -194,7 +189,16 @@ impl Lowering<'_> {
         true
     }
 
-    fn input_grad(&mut self, id: NodeId, dy: NodeId, weight: NodeId, shape: Conv2dShape, layout: Layout) {
+    /// An input gradient with its epilogue.
+    pub(super) fn input_grad_chain(&mut self, last: NodeId, chain: &GradChain) {
+        let graph = self.graph;
+        let head = graph.node(chain.head);
+        let (dy, weight) = (head.inputs[0], head.inputs[1]);
+        let w = &graph.node(weight).shape;
+        let (shape, layout) = match &head.op {
+            Op::Conv2dInputGrad { attrs, .. } => (conv_shape(&head.shape, w, attrs), Layout::ChannelsLast),
+            _ => (linear_shape(head.shape.numel() / w[1], w[1], w[0]), Layout::Rows),
+        };
         let plan = InputGradPlan::new(shape, self.machine.isa, self.machine.algorithms);
         let mut reads = vec![self.get(dy, layout)];
         let mut extra = Vec::new();
@@ -202,14 +206,18 @@ impl Lowering<'_> {
         let packing = format!("input gradient {}", plan.packing());
         let (weights, cells) =
             self.weights(weight, recipe, (&shape, &packing, plan.packed_len()), (&mut reads, &mut extra));
-        let mut writes = vec![self.result(id, layout), self.scratch(plan.scratch_len(self.machine.threads))];
+        let more = chain.residual.iter().chain(chain.mask.iter().map(|(output, _)| output));
+        more.for_each(|id| reads.push(self.get(*id, layout)));
+        let mut writes = vec![self.result(last, layout), self.scratch(plan.scratch_len(self.machine.threads))];
         writes.append(&mut extra);
         let flops = shape.flops();
-        self.step_with(Kernel::ConvInputGrad { plan: Box::new(plan), weights }, reads, writes, cells, flops);
+        let (residual, mask) = (chain.residual.is_some(), chain.mask.map(|(_, bounds)| bounds));
+        let kernel = Kernel::ConvInputGrad { plan: Box::new(plan), weights, residual, mask };
+        self.step_with(kernel, reads, writes, cells, flops);
     }
 
     fn weight_grad(&mut self, id: NodeId, (x, dy): (NodeId, NodeId), shape: Conv2dShape, layout: Layout) {
-        let plan = WeightGradPlan::new(shape, self.machine.isa);
+        let plan = WeightGradPlan::new(shape, self.machine.isa, self.machine.algorithms);
         let reads = vec![self.get(x, layout), self.get(dy, layout)];
         let writes = vec![self.result(id, Layout::Rows), self.scratch(plan.scratch_len(self.machine.threads))];
         let flops = shape.flops();

@@ -1,8 +1,8 @@
 //! Batch normalisation: its statistics, itself with what follows it, and its backward.
 
-use super::fuse::NormChain;
+use super::fuse::{Mask, NormChain};
 use super::lower::Lowering;
-use super::step::{Kernel, activation_of};
+use super::step::{Kernel, NormMask, activation_of};
 use super::value::{Layout, ValueId};
 use crate::{DType, Node, NodeId, Op, Shape};
 use striate_kernels::conv::Activation;
@@ -31,36 +31,34 @@ impl Lowering<'_> {
             }
             Op::BatchNorm { .. } => self.batch_norm(id, &NormChain::alone(id), layout),
             Op::BatchNormGradSums { eps } => {
-                let (dy, mask) = self.masked(id, node, layout);
+                let (dy, mask, more) = self.masked(id, node, layout);
                 let mut reads = vec![self.get(node.inputs[0], layout), dy, self.get(node.inputs[2], Layout::Rows)];
-                let bounds = mask.map(|(output, bounds)| {
-                    reads.push(output);
-                    bounds
-                });
+                reads.extend(more);
                 let writes = vec![self.result(id, Layout::Rows), self.scratch(norm_scratch_len(pixels, channels))];
-                self.step(Kernel::BatchNormGradSums { eps: *eps, mask: bounds }, reads, writes);
+                self.step(Kernel::BatchNormGradSums { eps: *eps, mask }, reads, writes);
             }
             Op::BatchNormInputGrad { eps } => {
-                let (dy, mask) = self.masked(id, node, layout);
+                let (dy, mask, more) = self.masked(id, node, layout);
                 let mut reads = vec![self.get(node.inputs[0], layout), dy];
                 reads.extend(node.inputs[2..].iter().map(|input| self.get(*input, Layout::Rows)));
-                let bounds = mask.map(|(output, bounds)| {
-                    reads.push(output);
-                    bounds
-                });
+                reads.extend(more);
                 let writes = vec![self.result(id, layout), self.scratch(3 * channels)];
-                self.step(Kernel::BatchNormInputGrad { eps: *eps, mask: bounds }, reads, writes);
+                self.step(Kernel::BatchNormInputGrad { eps: *eps, mask }, reads, writes);
             }
             _ => return false,
         }
         true
     }
 
-    /// What flows back into a batch norm, and the mask that its step takes along.
-    fn masked(&mut self, id: NodeId, node: &Node, layout: Layout) -> (ValueId, Option<(ValueId, [f32; 2])>) {
-        match self.fusion.masks.get(&id) {
-            Some(mask) => (self.get(mask.dy, layout), Some((self.get(mask.output, layout), mask.bounds))),
-            None => (self.get(node.inputs[1], layout), None),
+    /// What flows back into a batch norm, the mask that its step takes along, and what is read for it.
+    fn masked(&mut self, id: NodeId, node: &Node, layout: Layout) -> (ValueId, NormMask, Vec<ValueId>) {
+        let Some(&Mask { dy, output, bounds, again }) = self.fusion.masks.get(&id) else {
+            return (self.get(node.inputs[1], layout), NormMask::None, Vec::new());
+        };
+        let dy = self.get(dy, layout);
+        match again {
+            Some(affine) => (dy, NormMask::Again(bounds), affine.map(|id| self.get(id, Layout::Rows)).to_vec()),
+            None => (dy, NormMask::Output(bounds), vec![self.get(output, layout)]),
         }
     }
 

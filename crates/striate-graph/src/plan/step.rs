@@ -54,10 +54,10 @@ pub(crate) enum Kernel {
     Moments,
     /// x, gamma, beta, mean, variance (or moments of both), [residual] → y, scratch
     BatchNorm { eps: f32, residual: bool, activation: Activation },
-    /// x, dy, moments, [mask] → sums, scratch
-    BatchNormGradSums { eps: f32, mask: Option<[f32; 2]> },
-    /// x, dy, gamma, moments, sums, [mask] → dx, scratch
-    BatchNormInputGrad { eps: f32, mask: Option<[f32; 2]> },
+    /// x, dy, moments, [mask's output, or gamma and beta] → sums, scratch
+    BatchNormGradSums { eps: f32, mask: NormMask },
+    /// x, dy, gamma, moments, sums, [mask's output, or gamma and beta] → dx, scratch
+    BatchNormInputGrad { eps: f32, mask: NormMask },
     /// x → y
     MaxPool(Box<MaxPoolPlan>),
     /// x, dy → dx
@@ -70,8 +70,8 @@ pub(crate) enum Kernel {
     Standardize { len: usize, eps: f32, backward: bool },
     /// K1. x, [weight], [bias], [residual] → y, [moments], scratch, [packed]
     Conv(Box<ConvKernel>),
-    /// K1 with flipped weights. dy, [weight] → dx, scratch, [packed]
-    ConvInputGrad { plan: Box<InputGradPlan>, weights: Weights },
+    /// K1 with flipped weights. dy, [weight], [residual], [mask] → dx, scratch, [packed]
+    ConvInputGrad { plan: Box<InputGradPlan>, weights: Weights, residual: bool, mask: Option<[f32; 2]> },
     /// K2. x, dy → dw, scratch
     ConvWeightGrad { plan: Box<WeightGradPlan> },
 }
@@ -85,6 +85,16 @@ pub(crate) struct ConvKernel {
     pub residual: bool,
     pub moments: bool,
     pub activation: Activation,
+}
+
+/// How the backward of a batch norm learns where the gradient passed the clipping activation behind it, and the bounds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NormMask {
+    None,
+    /// By the activation's output.
+    Output([f32; 2]),
+    /// By computing it again from x.
+    Again([f32; 2]),
 }
 
 /// From where to where a strided copy goes.

@@ -5,13 +5,13 @@ use super::random::{fill_random, random_element};
 use super::session::Session;
 use crate::host::call_host_function;
 use crate::plan::packed::Contents;
-use crate::plan::step::{Bias, ConvKernel, Kernel, Recipe, Source, Step, Weights};
+use crate::plan::step::{Bias, ConvKernel, Kernel, NormMask, Recipe, Source, Step, Weights};
 use crate::plan::value::{Layout, Place, Value, ValueId};
 use crate::{Array, Buffer, DType, Error, Parameter, Program, RandomKind, Result, UpdateKind};
-use striate_kernels::conv::{Epilogue, ForwardArgs};
+use striate_kernels::conv::{Epilogue, ForwardArgs, GradEpilogue};
 use striate_kernels::elementwise;
 use striate_kernels::mem::AlignedBuf;
-use striate_kernels::norm::{self, ApplyArgs, Masked};
+use striate_kernels::norm::{self, ApplyArgs, Mask, NormGrad};
 use striate_kernels::optim::{UpdateArgs, update};
 use striate_kernels::reduce::reduce;
 use striate_kernels::relayout::{copy_strided, transpose};
@@ -326,12 +326,16 @@ fn run_kernel(reach: &Reach, step: &Step) -> Result<()> {
     let write = |index: usize| reach.write(step.writes[index]);
     match &step.kernel {
         Kernel::Conv(conv) => run_conv(reach, step, conv)?,
-        Kernel::ConvInputGrad { plan, weights } => {
+        Kernel::ConvInputGrad { plan, weights, residual, mask } => {
             let (dy, dx, scratch) = (read(0)?, write(0)?, write(1)?);
             let computed = (step.reads.get(1).copied(), step.writes.get(2).copied());
+            let next = 1 + usize::from(matches!(weights, Weights::Computed));
+            let residual = residual.then(|| read(next)).transpose()?;
+            let output = |bounds| Ok::<_, Error>((read(next + usize::from(residual.is_some()))?, bounds));
+            let epilogue = GradEpilogue { residual, mask: mask.map(output).transpose()? };
             let pack = |w: &[f32], packed: &mut [f32]| plan.pack(reach.team, w, packed);
             with_weights(reach, weights, pack, plan.packed_len(), computed, |packed, _| {
-                plan.run(reach.team, dy, packed, dx, scratch);
+                plan.run(reach.team, dy, packed, epilogue, dx, scratch);
                 Ok(())
             })?;
         }
@@ -383,9 +387,13 @@ fn run_norm_kernel(reach: &Reach, step: &Step) -> Result<()> {
     let read = |index: usize| reach.read(step.reads[index]);
     let write = |index: usize| reach.write(step.writes[index]);
     let (team, isa) = (reach.team, reach.isa);
-    let masked = |mask: &Option<[f32; 2]>, index: usize| -> Result<Masked> {
-        let mask = mask.map(|bounds| Ok::<_, Error>((read(index)?, bounds))).transpose()?;
-        Ok(Masked { dy: read(1)?, mask })
+    let grad = |mask: NormMask, (moments, more): (usize, usize), eps: f32| -> Result<NormGrad> {
+        let mask = match mask {
+            NormMask::None => Mask::None,
+            NormMask::Output(bounds) => Mask::Output(read(more)?, bounds),
+            NormMask::Again(bounds) => Mask::Affine([read(more)?, read(more + 1)?], bounds),
+        };
+        Ok(NormGrad { x: read(0)?, dy: read(1)?, mask, moments: read(moments)?, eps })
     };
     match &step.kernel {
         Kernel::Moments => norm::moments(team, isa, read(0)?, write(0)?, write(1)?),
@@ -402,11 +410,11 @@ fn run_norm_kernel(reach: &Reach, step: &Step) -> Result<()> {
             norm::apply(team, isa, args, write(0)?, write(1)?);
         }
         Kernel::BatchNormGradSums { eps, mask } => {
-            norm::grad_sums(team, isa, (read(0)?, masked(mask, 3)?), (read(2)?, *eps), write(0)?, write(1)?);
+            norm::grad_sums(team, isa, grad(*mask, (2, 3), *eps)?, write(0)?, write(1)?);
         }
         Kernel::BatchNormInputGrad { eps, mask } => {
-            let (dy, given) = (masked(mask, 5)?, (read(2)?, read(3)?, read(4)?, *eps));
-            norm::input_grad(team, isa, (read(0)?, dy), given, write(0)?, write(1)?);
+            let given = (read(2)?, read(4)?);
+            norm::input_grad(team, isa, grad(*mask, (3, 5), *eps)?, given, write(0)?, write(1)?);
         }
         kernel => return Err(Error::Internal(format!("no kernel for {kernel:?}"))),
     }

@@ -24,6 +24,8 @@ pub struct StepProfile {
     pub runs: u64,
     /// Time in all.
     pub total: Duration,
+    /// The least time of a run.
+    pub least: Duration,
 }
 
 impl StepProfile {
@@ -51,6 +53,7 @@ impl Profile {
                 flops: step.flops,
                 runs: 0,
                 total: Duration::ZERO,
+                least: Duration::MAX,
             }
         };
         Profile { steps: program.steps.iter().map(step).collect() }
@@ -60,6 +63,7 @@ impl Profile {
         let step = &mut self.steps[index];
         step.runs += 1;
         step.total += time;
+        step.least = step.least.min(time);
     }
 
     /// All steps in the order in which they run.

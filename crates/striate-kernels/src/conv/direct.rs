@@ -143,6 +143,8 @@ pub(super) struct Buffers<'a> {
     pub bias: Option<&'a [f32]>,
     pub residual: Option<&'a [f32]>,
     pub activation: Activation,
+    /// Where this, addressed like `y`, is not between the bounds, the output is zero: the gradient of a clipping activation.
+    pub mask: Option<(&'a [f32], [f32; 2])>,
     pub y: DisjointMut<'a, f32>,
     /// Means and centred sums of squares of each block of pixels, [blocks][2][OC].
     pub partials: Option<DisjointMut<'a, f32>>,
@@ -402,6 +404,10 @@ fn run_item<S: Simd>(s: S, d: &Direct, b: &Buffers, scratch: &[f32], [index, gro
     if !b.activation.is_hot() {
         // SAFETY: the outputs that this item has just written.
         unsafe { stats::activate(s, &written, b.activation) };
+    }
+    if let Some((mask, bounds)) = b.mask {
+        // SAFETY: the outputs that this item has just written; the mask has as many.
+        unsafe { stats::mask(s, &written, mask.as_ptr().wrapping_add(dst), bounds) };
     }
     if let Some(partials) = b.partials {
         let first = index * d.stat_blocks_per_band();

@@ -132,6 +132,7 @@ impl ForwardPlan {
             bias: args.epilogue.bias,
             residual: args.epilogue.residual,
             activation: args.epilogue.activation,
+            mask: None,
             y: DisjointMut::new(args.y),
             partials: args.stats.as_ref().map(|_| DisjointMut::new(&mut *partials)),
         };

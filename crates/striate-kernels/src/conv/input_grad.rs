@@ -9,6 +9,16 @@ use crate::mem::DisjointMut;
 use crate::simd::Isa;
 use crate::threads::{Team, part};
 
+/// What is done to an input gradient before it is written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GradEpilogue<'a> {
+    /// Added, [N, IH, IW, IC]: what flows back on another way.
+    pub residual: Option<&'a [f32]>,
+    /// The output of a clipping activation that made the input, [N, IH, IW, IC], and its bounds: the sum passes where it is
+    /// above the first and below the second.
+    pub mask: Option<(&'a [f32], [f32; 2])>,
+}
+
 /// How the input gradient of one shape is done with one instruction set.
 ///
 /// It is the forward kernel with input and output channels exchanged. A stride of `s` makes `s` phases an axis: the input
@@ -92,9 +102,20 @@ impl InputGradPlan {
     ///
     /// # Panics
     /// Where a buffer has not the size that the shape asks for.
-    pub fn run(&self, team: &Team, dy: &[f32], packed: &[f32], dx: &mut [f32], scratch: &mut [f32]) {
+    pub fn run(
+        &self,
+        team: &Team,
+        dy: &[f32],
+        packed: &[f32],
+        epilogue: GradEpilogue,
+        dx: &mut [f32],
+        scratch: &mut [f32],
+    ) {
         check_len("dy", dy.len(), self.shape.y_len());
         check_len("dx", dx.len(), self.shape.x_len());
+        let GradEpilogue { residual, mask } = epilogue;
+        residual.iter().for_each(|residual| check_len("the residual", residual.len(), self.shape.x_len()));
+        mask.iter().for_each(|(mask, _)| check_len("the mask", mask.len(), self.shape.x_len()));
         assert!(packed.len() >= self.packed_len(), "packed filters: {} floats", packed.len());
         let bands = DisjointMut::new(align_scratch(scratch, team.threads() * self.band_len()));
         let dx = DisjointMut::new(dx);
@@ -102,8 +123,8 @@ impl InputGradPlan {
         let mut work = Vec::with_capacity(self.phases.len());
         for engine in &self.phases {
             let packed = &packed[at..at + engine.packed_len()];
-            let (bias, residual, activation, partials) = (None, None, Activation::None, None);
-            work.push((engine, Buffers { x: dy, packed, bias, residual, activation, y: dx, partials }));
+            let (bias, activation, partials) = (None, Activation::None, None);
+            work.push((engine, Buffers { x: dy, packed, bias, residual, activation, mask, y: dx, partials }));
             at += engine.packed_len().next_multiple_of(SLACK);
         }
         let engines: Vec<&Engine> = work.iter().map(|w| w.0).collect();

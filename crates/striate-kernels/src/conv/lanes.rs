@@ -353,6 +353,10 @@ fn run_vector<S: Simd>(s: S, l: &Lanes, b: &Buffers, scratch: &[f32], index: usi
         // SAFETY: the outputs that were just written.
         unsafe { stats::activate(s, &written, b.activation) };
     }
+    if let Some((mask, bounds)) = b.mask {
+        // SAFETY: the outputs that were just written; the mask has as many.
+        unsafe { stats::mask(s, &written, mask.as_ptr().wrapping_add(dst), bounds) };
+    }
     if let Some(partials) = b.partials {
         // SAFETY: the outputs that were just written; their part of the partial statistics.
         unsafe { stats::block_statistics(s, &written, partials, index * l.stat_blocks_per_band(), dst_c, channel) };

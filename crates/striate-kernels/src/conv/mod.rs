@@ -20,7 +20,7 @@ mod winograd;
 pub use engine::Algorithms;
 pub use epilogue::{Activation, Epilogue};
 pub use forward::{ForwardArgs, ForwardPlan};
-pub use input_grad::InputGradPlan;
+pub use input_grad::{GradEpilogue, InputGradPlan};
 pub use shape::{Conv2dShape, ConvShapeError};
 pub use weight_grad::WeightGradPlan;
 

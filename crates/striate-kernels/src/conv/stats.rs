@@ -1,4 +1,4 @@
-//! What is done to outputs just written: activations that are too large for the tile, and batch-norm statistics.
+//! What is done to outputs just written: activations that are too large for the tile, masks, and batch-norm statistics.
 
 use super::epilogue::Activation;
 use crate::mem::DisjointMut;
@@ -40,6 +40,27 @@ pub(super) unsafe fn activate<S: Simd>(s: S, written: &Written, activation: Acti
             unsafe {
                 let p = written.y.add(offset + c);
                 s.store_partial(p, n, activation.apply_vector(s, s.load_partial(p, n)));
+            }
+        }
+    }
+}
+
+/// Zero where `mask`, addressed like the outputs, is not above the first bound and below the second.
+///
+/// # Safety
+/// The outputs are the caller's alone, and `mask` is readable where they are.
+#[inline(always)]
+pub(super) unsafe fn mask<S: Simd>(s: S, written: &Written, mask: *const f32, [low, high]: [f32; 2]) {
+    let (low, high) = (s.splat(low), s.splat(high));
+    for &offset in written.offsets {
+        for c in (0..written.lanes).step_by(S::LANES) {
+            let n = written.lanes - c;
+            // SAFETY: by contract; `load_partial` and `store_partial` stop at `lanes`.
+            unsafe {
+                let p = written.y.add(offset + c);
+                let (y, gate) = (s.load_partial(p, n), s.load_partial(mask.add(offset + c), n));
+                let below = s.select(s.lt(gate, high), y, s.zero());
+                s.store_partial(p, n, s.select(s.gt(gate, low), below, s.zero()));
             }
         }
     }

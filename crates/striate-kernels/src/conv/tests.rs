@@ -73,7 +73,16 @@ pub(super) fn run_input_grad(plan: &InputGradPlan, threads: usize, dy: &[f32], w
     plan.pack(&team, w, &mut packed);
     let mut dx = vec![f32::NAN; shape.x_len()];
     let mut scratch = vec![f32::NAN; plan.scratch_len(threads)];
-    plan.run(&team, dy, &packed, &mut dx, &mut scratch);
+    plan.run(&team, dy, &packed, GradEpilogue::default(), &mut dx, &mut scratch);
+    // The epilogue changes nothing but what it says: the same sums, added to and let through.
+    let (residual, gate) = (noise(dx.len(), 11), noise(dx.len(), 12));
+    let epilogue = GradEpilogue { residual: Some(&residual), mask: Some((&gate, [-0.5, 0.25])) };
+    let mut gated = vec![f32::NAN; dx.len()];
+    plan.run(&team, dy, &packed, epilogue, &mut gated, &mut scratch);
+    for (i, got) in gated.iter().enumerate() {
+        let want = if gate[i] > -0.5 && gate[i] < 0.25 { dx[i] + residual[i] } else { 0.0 };
+        assert!(got.to_bits() == want.to_bits(), "{}: [{i}] {got}, not {want}", plan.kernel_name());
+    }
     dx
 }
 

@@ -1,7 +1,7 @@
 use super::{BenchError, Timing, time};
 use std::convert::Infallible;
 use striate_kernels::conv::{
-    Algorithms, Conv2dShape, Epilogue, ForwardArgs, ForwardPlan, InputGradPlan, WeightGradPlan,
+    Algorithms, Conv2dShape, Epilogue, ForwardArgs, ForwardPlan, GradEpilogue, InputGradPlan, WeightGradPlan,
 };
 use striate_kernels::cpu::measure_peak;
 use striate_kernels::mem::AlignedBuf;
@@ -92,13 +92,13 @@ pub fn bench_conv(bench: &ConvBench) -> Result<ConvReport, BenchError> {
             let mut scratch = AlignedBuf::zeroed(plan.scratch_len(threads));
             let timing = time(seconds, || {
                 plan.pack(&team, &w, &mut packed);
-                plan.run(&team, &y, &packed, &mut x, &mut scratch);
+                plan.run(&team, &y, &packed, GradEpilogue::default(), &mut x, &mut scratch);
                 Ok::<(), Infallible>(())
             });
             (timing, plan.kernel_name())
         }
         ConvPass::BackwardWeight => {
-            let plan = WeightGradPlan::new(shape, isa);
+            let plan = WeightGradPlan::new(shape, isa, algorithms);
             let mut scratch = AlignedBuf::zeroed(plan.scratch_len(threads));
             let timing = time(seconds, || {
                 plan.run(&team, &x, &y, &mut w, &mut scratch);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use striate_graph::machine::Team;
 use striate_graph::rng::{fill_normal, stream_key};
 use striate_graph::{
-    Array, CompileOptions, DType, Error, Graph, Mode, Program, Session, Shape, Tensor, Trace, gradients,
+    Array, CompileOptions, DType, Error, Graph, Mode, Program, Session, Shape, StepProfile, Tensor, Trace, gradients,
 };
 use striate_nn::Module;
 use striate_nn::loss::CrossEntropyLoss;
@@ -29,6 +29,8 @@ pub struct ModelBench {
     pub seconds: f64,
     /// Direct convolution only.
     pub exact: bool,
+    /// Training: as long again is spent on measuring each step of the program.
+    pub profile: bool,
 }
 
 /// What inference costs.
@@ -61,6 +63,8 @@ pub struct TrainReport {
     pub peak_rss_mib: Option<f64>,
     /// The loss of the last step.
     pub loss: f64,
+    /// The steps of the program, where they were asked for.
+    pub steps: Vec<StepProfile>,
 }
 
 impl ModelBench {
@@ -165,14 +169,20 @@ pub fn bench_train_net(bench: &ModelBench, net: &dyn Module) -> Result<TrainRepo
     let labels: Vec<i64> = (0..bench.batch).map(|i| (i % bench.classes) as i64).collect();
     let targets = Array::from_vec([bench.batch], labels)?;
     let mut loss = 0.0;
-    let timing = time(bench.seconds, || {
+    let mut step = |session: &mut Session| {
         let hyper = optimizer.hyper_inputs();
         let mut inputs = vec![("images", &images), ("targets", &targets)];
         inputs.extend(hyper.iter().map(|(name, array)| (name.as_str(), array)));
         loss = session.run(&inputs)?[0].item()?;
         Ok::<(), Error>(())
-    })?;
+    };
+    let timing = time(bench.seconds, || step(&mut session))?;
+    if bench.profile {
+        session.set_profiling(true);
+        time(bench.seconds, || step(&mut session))?;
+    }
+    let steps = session.profile().map_or(Vec::new(), |profile| profile.steps().to_vec());
     let images_per_s = bench.batch as f64 / timing.median_ms * 1e3;
     let arena_bytes = session.program().arena_bytes();
-    Ok(TrainReport { timing, images_per_s, compile_ms, nodes, arena_bytes, peak_rss_mib: peak_rss_mib(), loss })
+    Ok(TrainReport { timing, images_per_s, compile_ms, nodes, arena_bytes, peak_rss_mib: peak_rss_mib(), loss, steps })
 }

@@ -158,6 +158,12 @@ impl Strip {
         }
     }
 
+    /// The first output pixel of a strip that is one line of pixels.
+    #[inline]
+    pub(super) fn first_pixel(&self) -> usize {
+        self.pieces[0].out_columns.start
+    }
+
     #[inline]
     pub(super) fn pieces(&self) -> &[Piece] {
         &self.pieces[..self.len]

@@ -16,21 +16,25 @@ mod tile;
 mod write;
 
 use super::Conv2dShape;
+use super::engine::Algorithms;
 use super::lanes_grad::LanesWeightGrad;
+use super::winograd::WinogradWeightGrad;
 use crate::simd::Isa;
 use crate::threads::{Team, part};
 use plan::Cut;
 use run::{JoinJob, Memory, UnitJob, join_tasks};
 
+pub(super) use write::store_transposed;
+
 /// The gradient of one convolution's filters, ready to run.
 ///
 /// ```
-/// use striate_kernels::conv::{Conv2dShape, WeightGradPlan};
+/// use striate_kernels::conv::{Algorithms, Conv2dShape, WeightGradPlan};
 /// use striate_kernels::{simd::isa, threads::Team};
 /// // A filter of one element on a map of two pixels: dw = x0 dy0 + x1 dy1.
 /// let shape = Conv2dShape { n: 1, ih: 1, iw: 2, ic: 1, oc: 1, kh: 1, kw: 1, stride: [1; 2], pads: [0; 4], dilation: [1; 2], groups: 1 };
 /// let team = Team::new(1);
-/// let plan = WeightGradPlan::new(shape, isa());
+/// let plan = WeightGradPlan::new(shape, isa(), Algorithms::Exact);
 /// let mut scratch = vec![0.0; plan.scratch_len(team.threads())];
 /// let mut dw = [0.0];
 /// plan.run(&team, &[2.0, 3.0], &[5.0, 7.0], &mut dw, &mut scratch);
@@ -50,17 +54,31 @@ enum Kind {
     Tiles(Box<Cut>),
     /// Depthwise and small groups.
     Lanes(Box<LanesWeightGrad>),
+    /// 3x3 filters by fewer multiply-adds.
+    Winograd(Box<WinogradWeightGrad>),
 }
 
 impl WeightGradPlan {
     /// Decides how to compute the gradient for `shape`, which must be valid ([`Conv2dShape::check`]), with the instruction
-    /// set `isa`.
-    pub fn new(shape: Conv2dShape, isa: Isa) -> Self {
-        let kind = match LanesWeightGrad::choose(&shape, isa) {
-            Some(lanes) => Kind::Lanes(Box::new(lanes)),
-            None => Kind::Tiles(Box::new(Cut::new(&shape, isa))),
+    /// set `isa`. The batch decides too: a weight gradient belongs to training.
+    pub fn new(shape: Conv2dShape, isa: Isa, algorithms: Algorithms) -> Self {
+        let winograd = || match algorithms {
+            Algorithms::Exact => None,
+            _ => WinogradWeightGrad::choose(&shape, isa),
+        };
+        let kind = if let Some(lanes) = LanesWeightGrad::choose(&shape, isa) {
+            Kind::Lanes(Box::new(lanes))
+        } else if let Some(winograd) = winograd() {
+            Kind::Winograd(Box::new(winograd))
+        } else {
+            Kind::Tiles(Box::new(Cut::new(&shape, isa)))
         };
         WeightGradPlan { shape, isa, kind }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_winograd(shape: Conv2dShape, isa: Isa, winograd: WinogradWeightGrad) -> Self {
+        WeightGradPlan { shape, isa, kind: Kind::Winograd(Box::new(winograd)) }
     }
 
     /// The shape it was made for.
@@ -69,11 +87,13 @@ impl WeightGradPlan {
     }
 
     /// The name of the kernel that runs: `conv2d_weight_grad_f32_<input x output channels of a tile>_<instruction set>`, or
-    /// `conv2d_depthwise_weight_grad_f32_<sums x output channels>_…`, `conv2d_grouped_weight_grad_f32_…`.
+    /// `conv2d_depthwise_weight_grad_f32_<sums x output channels>_…`, `conv2d_grouped_weight_grad_f32_…`,
+    /// `conv2d_winograd4x4_weight_grad_f32_…`.
     pub fn kernel_name(&self) -> String {
         match &self.kind {
             Kind::Tiles(cut) => cut.kernel_name(self.isa),
             Kind::Lanes(lanes) => lanes.kernel_name(),
+            Kind::Winograd(winograd) => winograd.kernel_name(),
         }
     }
 
@@ -82,6 +102,7 @@ impl WeightGradPlan {
         match &self.kind {
             Kind::Tiles(cut) => cut.slots_floats() + threads * thread_floats(cut),
             Kind::Lanes(lanes) => lanes.scratch_len(threads),
+            Kind::Winograd(winograd) => winograd.scratch_len(threads),
         }
     }
 
@@ -104,6 +125,7 @@ impl WeightGradPlan {
         match &self.kind {
             Kind::Tiles(cut) => self.run_tiles(cut, team, [x, dy], dw, scratch),
             Kind::Lanes(lanes) => lanes.run(team, x, dy, dw, scratch),
+            Kind::Winograd(winograd) => winograd.run(team, [x, dy], dw, scratch),
         }
     }
 

@@ -19,6 +19,8 @@ const PACK_FLOATS: usize = 1 << 20;
 pub(super) const MAX_STRIPS: usize = 16;
 /// A weight gradient of at most this many floats stays in the second cache, so that strips may be packed one at a time.
 const SMALL_GRADIENT: usize = 48 << 10;
+/// Most floats from pixel to pixel that are read where they lie: far apart, they fall into few sets of the first cache.
+const IN_PLACE_PITCH: usize = 256;
 /// Floats of packed input that should stay in the second cache while the output channels pass.
 const BLOCK_FLOATS: usize = 96 << 10;
 
@@ -96,6 +98,10 @@ pub(super) struct Cut {
     /// Floats of one tile's packed strip, with a gap that keeps panels off the same cache sets.
     pub(super) x_panel: usize,
     pub(super) dy_panel: usize,
+    /// The microkernel reads the input's (or the output gradient's) pixels where they lie: those of a pointwise filter, whose
+    /// tiles are full.
+    pub(super) x_in_place: bool,
+    pub(super) dy_in_place: bool,
     /// Each tile is finished in registers and one small buffer: no sums wait in memory.
     pub(super) direct: bool,
 }
@@ -136,8 +142,15 @@ impl Cut {
             block: 1,
             x_panel: 0,
             dy_panel: 0,
+            x_in_place: reads_in_place(shape, fold, mr),
+            dy_in_place: false,
             direct: false,
         };
+        // The gradient's pixels are packed where many tiles of input channels read each again.
+        cut.dy_in_place = cut.x_in_place
+            && cut.channel_tiles <= 8
+            && shape.oc_per_group().is_multiple_of(width)
+            && shape.oc <= IN_PLACE_PITCH;
         cut.cut_strips();
         cut
     }
@@ -162,8 +175,14 @@ impl Cut {
         (self.x_panel, self.dy_panel) = (panel(x_pixels * self.mr), panel(dy_pixels * self.width));
         let strips = (0..self.chunks).map(|chunk| self.strips(chunk)).max().unwrap_or(1);
         let strip_floats = self.channel_tiles * self.x_panel + self.output_tiles * self.dy_panel;
-        if self.taps > 1 && self.group_floats() > SMALL_GRADIENT {
-            self.pack_strips = (PACK_FLOATS / strip_floats).clamp(1, strips.clamp(1, MAX_STRIPS));
+        if self.group_floats() > SMALL_GRADIENT {
+            let most = strips.clamp(1, MAX_STRIPS);
+            if self.taps > 1 {
+                self.pack_strips = (PACK_FLOATS / strip_floats).clamp(1, most);
+            } else if self.chunks == 1 && strips <= 2 {
+                // The gradient is written once instead of once a strip.
+                self.pack_strips = strips;
+            }
         }
         self.direct = self.chunks == 1 && strips <= self.pack_strips;
         self.block = (BLOCK_FLOATS / (self.pack_strips * self.x_panel)).clamp(1, self.channel_tiles);
@@ -212,8 +231,9 @@ impl Cut {
 
     /// Floats of one thread: packed x, packed dy, sums.
     pub(super) fn thread_floats(&self) -> [usize; 3] {
-        let x = self.pack_strips * self.channel_tiles * self.x_panel;
-        let dy = self.pack_strips * self.output_tiles * self.dy_panel;
+        let packed = |in_place: bool, floats: usize| if in_place { 0 } else { self.pack_strips * floats };
+        let x = packed(self.x_in_place, self.channel_tiles * self.x_panel);
+        let dy = packed(self.dy_in_place, self.output_tiles * self.dy_panel);
         let sums = if self.direct {
             self.block * self.taps * self.tile_floats()
         } else {
@@ -252,6 +272,13 @@ impl Cut {
     }
 }
 
+/// True where output pixels meet the input's pixels one by one, in the order in which they lie, and tiles of `mr` channels
+/// are full.
+fn reads_in_place(s: &Conv2dShape, fold: Fold, mr: usize) -> bool {
+    let pointwise = s.kh * s.kw == 1 && s.pads == [0; 4] && s.stride == [1, 1];
+    fold == Fold::None && pointwise && s.ic <= IN_PLACE_PITCH && s.ic_per_group().is_multiple_of(mr)
+}
+
 /// The fold and the tile of least estimated cycles a pixel.
 fn choose_tile(s: &Conv2dShape, isa: Isa) -> (Fold, usize, usize) {
     let icg = s.ic_per_group();
@@ -281,7 +308,8 @@ fn choose_tile(s: &Conv2dShape, isa: Isa) -> (Fold, usize, usize) {
             let tiles = channels.div_ceil(mr) * s.oc_per_group().div_ceil(width) * taps;
             // Two multiply-adds and two loads a cycle; a multiply-add takes four cycles.
             let cycles = ((mr * nv) as f64 * 0.5).max((mr + nv) as f64 * 0.5).max(4.0) + 0.4;
-            let total = tiles as f64 * cycles + pack;
+            let copies = !reads_in_place(s, fold, mr);
+            let total = tiles as f64 * cycles + if copies { pack } else { 0.0 };
             if total < best.0 * 0.999 {
                 best = (total, (fold, mr, nv));
             }

@@ -3,7 +3,7 @@
 use super::geometry::{Fold, Strip, Tap};
 use super::pack::{Input, Panels, Run, pack_run};
 use super::plan::{Cut, MAX_STRIPS, Unit};
-use super::tile::{Lines, accumulate};
+use super::tile::{Lines, Pixels, accumulate};
 use super::write::store_transposed;
 use crate::simd::{Kernel, Simd};
 use std::ops::Range;
@@ -157,10 +157,15 @@ impl<const MR: usize, const NV: usize> UnitJob<'_, MR, NV> {
         let outputs = (unit.outputs.start * cut.width)..(unit.outputs.end * cut.width).min(ocg);
         // SAFETY: by contract of the caller; strips are packed one after the other.
         unsafe {
-            let dst = self.scratch.add(index * cut.channel_tiles * cut.x_panel);
-            input.pack(strip, Panels { dst, panel: cut.x_panel, width: MR }, |from, to| {
-                std::ptr::copy_nonoverlapping(from, to, MR)
-            });
+            if !cut.x_in_place {
+                let dst = self.scratch.add(index * cut.channel_tiles * cut.x_panel);
+                input.pack(strip, Panels { dst, panel: cut.x_panel, width: MR }, |from, to| {
+                    std::ptr::copy_nonoverlapping(from, to, MR)
+                });
+            }
+            if cut.dy_in_place {
+                return;
+            }
             let dst = self.scratch.add(x_floats + index * cut.output_tiles * cut.dy_panel);
             let run = Run {
                 src: self.memory.dy.add(pixels.start * cut.shape.oc + unit.group * ocg + outputs.start),
@@ -220,19 +225,42 @@ impl<const MR: usize, const NV: usize> UnitJob<'_, MR, NV> {
         (fresh, ahead): (bool, &mut Ahead),
     ) {
         let cut = self.cut;
-        let [x_floats, ..] = cut.thread_floats();
         for (i, strip) in strips.iter().enumerate() {
+            let (x, dy) = self.pixels((i, strip), tile);
             for tap in 0..cut.taps {
                 // SAFETY: by contract of the caller.
                 unsafe {
-                    let x = self.scratch.add((i * cut.channel_tiles + tile.1) * cut.x_panel);
-                    let dy = self.scratch.add(x_floats + (i * cut.output_tiles + tile.0) * cut.dy_panel);
                     let c = at.add(tap * cut.tile_floats());
                     let tap = Tap::new(&cut.geometry, tap);
                     accumulate::<S, MR, NV>(s, &cut.geometry, strip, &tap, [x, dy], c, (fresh && i == 0, ahead.take()));
                 }
             }
         }
+    }
+}
+
+impl<const MR: usize, const NV: usize> UnitJob<'_, MR, NV> {
+    /// What one tile, (output, channel), sees of packed strip `i`.
+    #[inline(always)]
+    fn pixels(&self, (i, strip): (usize, &Strip), (output, channel): (usize, usize)) -> (Pixels, Pixels) {
+        let (cut, unit, shape) = (self.cut, &self.unit, &self.cut.shape);
+        let [x_floats, ..] = cut.thread_floats();
+        let x = if cut.x_in_place {
+            let first = strip.first_pixel() * shape.ic + unit.group * shape.ic_per_group();
+            let at = self.memory.x.wrapping_add(first + (unit.channels.start + channel) * MR);
+            Pixels { at, pitch: shape.ic }
+        } else {
+            Pixels { at: self.scratch.wrapping_add((i * cut.channel_tiles + channel) * cut.x_panel), pitch: MR }
+        };
+        let dy = if cut.dy_in_place {
+            let first = strip.first_pixel() * shape.oc + unit.group * shape.oc_per_group();
+            let at = self.memory.dy.wrapping_add(first + (unit.outputs.start + output) * cut.width);
+            Pixels { at, pitch: shape.oc }
+        } else {
+            let at = self.scratch.wrapping_add(x_floats + (i * cut.output_tiles + output) * cut.dy_panel);
+            Pixels { at, pitch: cut.width }
+        };
+        (x, dy)
     }
 }
 

@@ -64,24 +64,38 @@ impl Lines {
     }
 }
 
+/// The pixels of a strip, packed or where they lie: the first, and floats from one to the next.
+#[derive(Clone, Copy)]
+pub(super) struct Pixels {
+    pub(super) at: *const f32,
+    pub(super) pitch: usize,
+}
+
+impl Pixels {
+    #[inline(always)]
+    fn get(&self, pixel: usize) -> *const f32 {
+        self.at.wrapping_add(pixel * self.pitch)
+    }
+}
+
 /// Adds to the tile `c`, [MR][NV * LANES], what the strip's pixels give under `tap`, one pixel after the other; starts from
 /// zero where `fresh`. Fetches `ahead` on the way.
 ///
 /// # Safety
-/// `x` is the strip's packed channels, [pixels][MR], `dy` its packed outputs, [pixels][NV * LANES], as `strip` numbers them;
-/// `c` holds the tile.
+/// `x` has MR channels of each of the strip's input pixels, `dy` NV vectors of each of its output pixels, as `strip` numbers
+/// them; `c` holds the tile.
 #[inline(always)]
 pub(super) unsafe fn accumulate<S: Simd, const MR: usize, const NV: usize>(
     s: S,
     g: &Geometry,
     strip: &Strip,
     tap: &Tap,
-    [x, dy]: [*const f32; 2],
+    [x, dy]: [Pixels; 2],
     c: *mut f32,
     (fresh, mut ahead): (bool, Lines),
 ) {
     let width = NV * S::LANES;
-    let x_step = g.columns.stride * MR;
+    let x_step = g.columns.stride * x.pitch;
     // SAFETY: `Tap::pairs` yields pixels inside the strip's rectangles; the rest by contract.
     unsafe {
         let mut acc = [[s.zero(); NV]; MR];
@@ -94,17 +108,17 @@ pub(super) unsafe fn accumulate<S: Simd, const MR: usize, const NV: usize>(
         }
         for piece in strip.pieces() {
             let Some(pairs) = tap.pairs(g, piece) else { continue };
-            let (mut x_row, mut dy_row) = (x.add(pairs.x * MR), dy.add(pairs.dy * width));
+            let (mut x_row, mut dy_row) = (x.get(pairs.x), dy.get(pairs.dy));
             for _ in 0..pairs.rows {
                 let (mut xp, mut dyp) = (x_row, dy_row);
                 for _ in 0..pairs.columns {
                     step::<S, MR, NV>(s, &mut acc, xp, dyp);
                     ahead.fetch_one(s);
-                    xp = xp.add(x_step);
-                    dyp = dyp.add(width);
+                    xp = xp.wrapping_add(x_step);
+                    dyp = dyp.wrapping_add(dy.pitch);
                 }
-                x_row = x_row.wrapping_add(pairs.x_pitch * MR);
-                dy_row = dy_row.wrapping_add(pairs.dy_pitch * width);
+                x_row = x_row.wrapping_add(pairs.x_pitch * x.pitch);
+                dy_row = dy_row.wrapping_add(pairs.dy_pitch * dy.pitch);
             }
         }
         for (m, row) in acc.iter().enumerate() {

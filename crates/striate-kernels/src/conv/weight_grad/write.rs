@@ -8,7 +8,7 @@ use crate::simd::{Isa, Simd};
 /// Each of the LANES pointers is readable for LANES floats; `dst` is writable for LANES floats at each multiple of `pitch`
 /// below LANES.
 #[inline(always)]
-pub(super) unsafe fn store_transposed<S: Simd>(s: S, rows: &[*const f32; 16], dst: *mut f32, pitch: usize) {
+pub(in crate::conv) unsafe fn store_transposed<S: Simd>(s: S, rows: &[*const f32; 16], dst: *mut f32, pitch: usize) {
     // SAFETY: by contract; the token proves the instruction set.
     unsafe {
         #[cfg(target_arch = "x86_64")]

@@ -66,6 +66,32 @@ pub(super) fn output_line<S: Simd, const A: usize, const M: usize>(s: S, m: [S::
     out
 }
 
+/// Gradients of `M` outputs, to be multiplied point by point with transformed inputs: the transpose of [`output_line`].
+#[inline(always)]
+pub(super) fn output_grad_line<S: Simd>(s: S, y: [S::V; 4]) -> [S::V; 6] {
+    let (even, odd) = (s.add(y[0], y[2]), s.add(y[1], y[3]));
+    let half_even = s.mul_add(s.splat(0.25), y[2], y[0]);
+    let half_odd = s.mul_add(s.splat(0.125), y[3], s.mul(s.splat(0.5), y[1]));
+    let two_even = s.mul_add(s.splat(4.0), y[2], y[0]);
+    let two_odd = s.mul_add(s.splat(8.0), y[3], s.mul(s.splat(2.0), y[1]));
+    [y[0], s.add(even, odd), s.sub(even, odd), s.add(half_even, half_odd), s.sub(two_even, two_odd), y[3]]
+}
+
+/// Products, back to the gradients of 3 taps: the transpose of [`filter_line`].
+#[inline(always)]
+pub(super) fn filter_grad_line<S: Simd>(s: S, m: [S::V; 6]) -> [S::V; 3] {
+    let third = s.splat(1.0 / 3.0);
+    let (sum, difference) = (s.add(m[1], m[2]), s.sub(m[1], m[2]));
+    let outer = s.neg_mul_add(s.splat(16.0 / 15.0), m[3], s.mul(s.splat(1.0 / 15.0), m[4]));
+    let inner = s.mul_add(s.splat(8.0 / 15.0), m[3], s.mul(s.splat(2.0 / 15.0), m[4]));
+    let last = s.mul(s.splat(4.0 / 15.0), s.sub(m[4], m[3]));
+    [
+        s.add(m[0], s.mul_add(third, difference, outer)),
+        s.sub(s.mul(third, sum), inner),
+        s.add(m[5], s.mul_add(third, difference, last)),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

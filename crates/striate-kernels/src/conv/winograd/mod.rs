@@ -11,6 +11,9 @@ mod estimate;
 mod lines;
 mod pack;
 mod run;
+mod weight_grad;
+
+pub(super) use weight_grad::WinogradWeightGrad;
 
 use super::bands::Bands;
 use super::choose::{choose_nv, max_pixels};

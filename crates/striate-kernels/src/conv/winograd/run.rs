@@ -60,12 +60,12 @@ struct TransformInputs<'a, const A: usize, const M: usize> {
 }
 
 /// A tile of inputs in memory; rows and columns outside the image are zeros.
-struct Patch {
-    at: *const f32,
-    row_pitch: usize,
-    pitch: usize,
-    rows: Range<usize>,
-    columns: Range<usize>,
+pub(super) struct Patch {
+    pub at: *const f32,
+    pub row_pitch: usize,
+    pub pitch: usize,
+    pub rows: Range<usize>,
+    pub columns: Range<usize>,
 }
 
 impl<const A: usize, const M: usize> Kernel for TransformInputs<'_, A, M> {
@@ -76,14 +76,7 @@ impl<const A: usize, const M: usize> Kernel for TransformInputs<'_, A, M> {
         let to = self.inputs.as_mut_ptr();
         for (tile, [image, row, column]) in tiles::<M>(plan, self.band).enumerate() {
             let first = [row as isize + p.taps[0][0].offset, column as isize + p.taps[1][0].offset];
-            let pixel = ((image * p.src[0]) as isize + first[0]) * p.src[1] as isize + first[1];
-            let mut patch = Patch {
-                at: self.x.as_ptr().wrapping_offset(pixel * p.k_c as isize),
-                row_pitch: p.src[1] * p.k_c,
-                pitch: p.k_c,
-                rows: inside::<A>(first[0], p.src[0]),
-                columns: inside::<A>(first[1], p.src[1]),
-            };
+            let mut patch = Patch::new::<A>((self.x.as_ptr(), image), p.src, first, p.k_c);
             let whole = patch.rows == (0..A) && patch.columns == (0..A);
             for c in (0..p.k_c).step_by(S::LANES) {
                 // SAFETY: positions of the patch inside the source are read; the matrices have room for whole vectors.
@@ -100,19 +93,37 @@ impl<const A: usize, const M: usize> Kernel for TransformInputs<'_, A, M> {
 }
 
 /// The rows (or columns) of a tile that lie inside a source of `size`, where the tile's first is `first`.
-fn inside<const A: usize>(first: isize, size: usize) -> Range<usize> {
+pub(super) fn inside<const A: usize>(first: isize, size: usize) -> Range<usize> {
     let (low, high) = ((-first).clamp(0, A as isize), (size as isize - first).clamp(0, A as isize));
     low as usize..high.max(low) as usize
 }
 
 // Loops instead of closures here and below: a closure that is not inlined is compiled without the instruction set.
 impl Patch {
+    /// The `A x A` pixels from `first` on, in an image of `size` of those at `x`, with so many channels.
+    #[inline(always)]
+    pub(super) fn new<const A: usize>(
+        (x, image): (*const f32, usize),
+        size: [usize; 2],
+        first: [isize; 2],
+        channels: usize,
+    ) -> Self {
+        let pixel = ((image * size[0]) as isize + first[0]) * size[1] as isize + first[1];
+        Patch {
+            at: x.wrapping_offset(pixel * channels as isize),
+            row_pitch: size[1] * channels,
+            pitch: channels,
+            rows: inside::<A>(first[0], size[0]),
+            columns: inside::<A>(first[1], size[1]),
+        }
+    }
+
     /// The columns of a tile that lies inside the source, transformed.
     ///
     /// # Safety
     /// All of the tile is readable for a vector.
     #[inline(always)]
-    unsafe fn load<S: Simd, const A: usize>(&self, s: S) -> [[S::V; A]; A] {
+    pub(super) unsafe fn load<S: Simd, const A: usize>(&self, s: S) -> [[S::V; A]; A] {
         let mut columns = [[s.zero(); A]; A];
         for (j, column) in columns.iter_mut().enumerate() {
             for (i, value) in column.iter_mut().enumerate() {
@@ -129,7 +140,7 @@ impl Patch {
     /// # Safety
     /// The rows and columns inside the source are readable for `n` floats.
     #[inline(always)]
-    unsafe fn load_part<S: Simd, const A: usize>(&self, s: S, n: usize) -> [[S::V; A]; A] {
+    pub(super) unsafe fn load_part<S: Simd, const A: usize>(&self, s: S, n: usize) -> [[S::V; A]; A] {
         let mut columns = [[s.zero(); A]; A];
         for (j, column) in columns.iter_mut().enumerate() {
             for (i, value) in column.iter_mut().enumerate() {
@@ -150,7 +161,12 @@ impl Patch {
 /// # Safety
 /// `to` is writable for a vector at each of the A² positions.
 #[inline(always)]
-unsafe fn transform_inputs<S: Simd, const A: usize>(s: S, columns: &[[S::V; A]; A], to: *mut f32, position: usize) {
+pub(super) unsafe fn transform_inputs<S: Simd, const A: usize>(
+    s: S,
+    columns: &[[S::V; A]; A],
+    to: *mut f32,
+    position: usize,
+) {
     for i in 0..A {
         let mut row = columns[0];
         for j in 0..A {
@@ -231,6 +247,11 @@ impl Part<'_> {
         if !b.activation.is_hot() {
             // SAFETY: the outputs that this item has just written.
             unsafe { stats::activate(s, &written, b.activation) };
+        }
+        if let Some((mask, bounds)) = b.mask {
+            let mask = mask.as_ptr().wrapping_add(first + self.channel::<S>());
+            // SAFETY: the outputs that this item has just written; the mask has as many.
+            unsafe { stats::mask(s, &written, mask, bounds) };
         }
         if let Some(partials) = b.partials {
             let first = index * plan.stat_blocks_per_band();
