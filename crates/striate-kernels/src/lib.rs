@@ -8,6 +8,7 @@ pub mod cpu;
 pub mod elementwise;
 pub mod kinds;
 pub mod mem;
+pub mod memory;
 pub mod norm;
 pub mod optim;
 mod parallel;

@@ -5,6 +5,8 @@ use striate_vision::models::ModelError;
 /// Result of this crate.
 pub type Result<T, E = TrainError> = std::result::Result<T, E>;
 
+const MIB: f64 = (1 << 20) as f64;
+
 /// Why a training ended early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -52,6 +54,26 @@ pub enum TrainError {
     /// The graph or its execution.
     #[error(transparent)]
     Graph(#[from] striate_graph::Error),
+    /// A step of training does not fit into memory. Nothing was written.
+    #[error(
+        "a training step with --batch {batch} needs {:.0} MiB, and this process may use {:.0} MiB{}",
+        *needed as f64 / MIB,
+        *limit as f64 / MIB,
+        match fitting {
+            0 => "; not even one picture fits: take smaller pictures (--imgsz) or a smaller model".to_owned(),
+            batch => format!("; --batch {batch} fits"),
+        }
+    )]
+    Memory {
+        /// Pictures a step.
+        batch: usize,
+        /// Bytes of a step.
+        needed: u64,
+        /// Bytes that there are.
+        limit: u64,
+        /// The largest batch that fits, as far as it can be told; 0 where none does.
+        fitting: usize,
+    },
     /// The loss became infinite or no number. No weights were written after that.
     #[error(
         "{what} is not finite ({value}) at step {step} (epoch {epoch}){}. Nothing was written since the last checkpoint. Try a lower learning rate (--lr {}), or look for broken values in the data",
@@ -85,7 +107,7 @@ impl TrainError {
     /// 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
-            TrainError::Setting { .. } | TrainError::Config { .. } => 2,
+            TrainError::Setting { .. } | TrainError::Config { .. } | TrainError::Memory { .. } => 2,
             TrainError::Data(error) => data_code(error),
             TrainError::Model(ModelError::File(file)) if file.is_io() => 5,
             TrainError::Model(_) => 2,

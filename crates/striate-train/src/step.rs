@@ -4,7 +4,7 @@ use crate::config::{OptimizerName, ScheduleName, Settings};
 use crate::layers::Layers;
 use crate::{Result, TrainError};
 use std::sync::Arc;
-use striate_graph::machine::Team;
+use striate_graph::machine::{Team, memory_limit};
 use striate_graph::{
     Array, CompileOptions, DType, Error, Graph, Mode, NodeId, Parameter, Program, RunOptions, Session, Tensor, Trace,
     first_non_finite, gradients,
@@ -32,6 +32,8 @@ pub(crate) struct Stepper {
     ema_session: Option<Session>,
     parts: Parts,
     seed: u64,
+    /// Bytes that a step needs.
+    memory: u64,
 }
 
 /// The optimizer of the settings over a net.
@@ -93,7 +95,29 @@ fn make_schedule(settings: &Settings, steps: u64, lrs: &[f64]) -> Schedule {
     }
 }
 
+/// Memory of the process besides a step's own: code, the loader's pictures, the evaluation's program.
+const PROCESS_BYTES: u64 = 256 << 20;
+
+/// The bytes that a step of training needs, and whether they are there.
+fn check_memory(program: &Program, batch: usize, limit: Option<u64>) -> Result<u64> {
+    let (needed, arena) = (program.memory_bytes() as u64 + PROCESS_BYTES, program.arena_bytes() as u64);
+    match limit {
+        Some(limit) if needed > limit => {
+            // What does not grow with the batch is counted as if it did, so what is named does fit.
+            let picture = arena.div_ceil(batch.max(1) as u64).max(1);
+            let fitting = (limit.saturating_sub(needed - arena) / picture) as usize;
+            Err(TrainError::Memory { batch, needed, limit, fitting })
+        }
+        _ => Ok(needed),
+    }
+}
+
 impl Stepper {
+    /// Bytes that a step needs, the process's own included.
+    pub fn memory(&self) -> u64 {
+        self.memory
+    }
+
     /// Where the steps begin, if not at the pictures.
     pub fn cut(&self) -> Option<&Cut> {
         self.parts.cut.as_ref()
@@ -121,10 +145,12 @@ impl Stepper {
         let run = |graph: &Graph| -> Result<Session> {
             Ok(Session::with_team(Program::compile(graph, options)?, team.clone()))
         };
-        let mut session = run(&graph)?;
+        let program = Program::compile(&graph, options)?;
+        let needed = check_memory(&program, shape[0], memory_limit())?;
+        let mut session = Session::with_team(program, team.clone());
         session.set_seed(settings.seed);
         let ema_session = ema.as_ref().map(|ema| run(&ema.graph()?)).transpose()?;
-        Ok(Stepper { optimizer, scheduler, ema, session, ema_session, parts, seed: settings.seed })
+        Ok(Stepper { optimizer, scheduler, ema, session, ema_session, parts, seed: settings.seed, memory: needed })
     }
 
     /// One step, number `step` from 0.

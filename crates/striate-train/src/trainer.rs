@@ -72,9 +72,12 @@ pub fn train(config: &TrainConfig, options: TrainOptions, reporter: &mut dyn Rep
         settings.data = Some(absolute.to_str().map_or_else(|| data.clone(), str::to_owned));
     }
     let prepared = Prepared::new(&source, &settings, pretrained)?;
-    let project = settings.project.clone().unwrap_or_else(|| PathBuf::from("runs/classify"));
-    let folder = RunFolder::create(&project, settings.name.as_deref().unwrap_or("train"))?;
-    folder.write_args(&settings)?;
+    let folder = |settings: &Settings| {
+        let project = settings.project.clone().unwrap_or_else(|| PathBuf::from("runs/classify"));
+        let folder = RunFolder::create(&project, settings.name.as_deref().unwrap_or("train"))?;
+        folder.write_args(settings)?;
+        Ok(folder)
+    };
     Run::new(prepared, settings, folder, options)?.start(Counters::default(), reporter)
 }
 
@@ -114,7 +117,7 @@ pub fn resume(
     let fresh = read_latest(&folder.checkpoints())?.is_none();
     let pretrained = settings.weights.as_deref().filter(|_| fresh).map(Pretrained::read).transpose()?;
     let prepared = Prepared::new(&source, &settings, pretrained)?;
-    let mut run = Run::new(prepared, settings, folder, options)?;
+    let mut run = Run::new(prepared, settings, |_| Ok(folder), options)?;
     let mut notes = Vec::new();
     let counters = saved::load(&run.folder, &*run.net, &mut run.stepper, &mut notes)?;
     notes.push(match &counters {
@@ -176,8 +179,14 @@ struct Run {
 }
 
 impl Run {
-    fn new(prepared: Prepared, settings: Settings, folder: RunFolder, options: TrainOptions) -> Result<Run> {
-        let Prepared { input, net, threads, notes, frozen } = prepared;
+    /// `folder` is called when it is known that a step fits into memory.
+    fn new(
+        prepared: Prepared,
+        settings: Settings,
+        folder: impl FnOnce(&Settings) -> Result<RunFolder>,
+        options: TrainOptions,
+    ) -> Result<Run> {
+        let Prepared { input, net, threads, mut notes, frozen } = prepared;
         let compile = CompileOptions { exact: settings.exact, threads, ..CompileOptions::default() };
         let team = Arc::new(Team::new(threads));
         let classes = input.info.class_names.len();
@@ -194,6 +203,8 @@ impl Run {
             cut: settings.caches_features(),
         };
         let stepper = Stepper::new(&*net, &settings, &problem, (&compile, &team))?;
+        notes.push(format!("a step needs {} MiB of memory, the process included", stepper.memory() >> 20));
+        let folder = folder(&settings)?;
         let evaluator = Evaluator::new(classes, compile.clone(), team.clone());
         let saved_at = Instant::now();
         let (logs, earlier) = (None, 0.0);

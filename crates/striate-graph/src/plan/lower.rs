@@ -4,7 +4,7 @@ use super::fuse::{Chain, Fusion, NormChain, Uses};
 use super::step::{Kernel, Step};
 use super::value::{Layout, Place, Value, ValueId, layouts_coincide, may_be_channels_last};
 use crate::{Array, DType, Graph, Node, NodeId, Op, Shape};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use striate_kernels::conv::Algorithms;
 use striate_kernels::simd::Isa;
@@ -33,6 +33,7 @@ pub(crate) fn lower(graph: &Graph, uses: &Uses, fusion: &Fusion, machine: Machin
         native: vec![None; graph.nodes.len()],
         converted: HashMap::new(),
         call_outputs: HashMap::new(),
+        updated: graph.nodes.iter().filter_map(updated_cell).collect(),
         out: Lowered::default(),
         current: 0,
     };
@@ -56,6 +57,14 @@ pub(crate) fn lower(graph: &Graph, uses: &Uses, fusion: &Fusion, machine: Machin
     lowering.out
 }
 
+/// The cell that a node updates.
+fn updated_cell(node: &Node) -> Option<usize> {
+    match node.op {
+        Op::Update { slot, .. } => Some(slot),
+        _ => None,
+    }
+}
+
 /// For what the kernels are chosen.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Machine {
@@ -76,6 +85,8 @@ pub(super) struct Lowering<'g> {
     /// The same value in the other layout.
     converted: HashMap<ValueId, ValueId>,
     call_outputs: HashMap<NodeId, Vec<ValueId>>,
+    /// The cells that the program updates.
+    pub(super) updated: HashSet<usize>,
     pub(super) out: Lowered,
     current: usize,
 }

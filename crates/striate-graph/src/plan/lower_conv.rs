@@ -111,6 +111,11 @@ impl Lowering<'_> {
         }
     }
 
+    /// True for a cell that the program itself updates.
+    fn is_updated(&self, source: Source) -> bool {
+        matches!(source, Source::Cell(slot) if self.updated.contains(&slot))
+    }
+
     fn recipe(&self, weight: NodeId, chain: &Chain) -> Option<Recipe> {
         let norm = match chain.norm {
             None => None,
@@ -125,8 +130,8 @@ impl Lowering<'_> {
         Some(Recipe { weight: self.source(weight)?, bias, norm })
     }
 
-    /// Decides where packed weights live: beside their cells, or, for weights that the program itself computes, in a buffer
-    /// of the step.
+    /// Decides where packed weights live: beside their cells, or, for weights that the program itself computes or updates, in
+    /// a buffer of the step.
     fn weights(
         &mut self,
         weight: NodeId,
@@ -134,7 +139,8 @@ impl Lowering<'_> {
         (shape, packing, packed_len): (&Conv2dShape, &str, usize),
         (reads, writes): (&mut Vec<ValueId>, &mut Vec<ValueId>),
     ) -> (Weights, Vec<usize>) {
-        let Some(recipe) = recipe else {
+        // What each run updates is packed anew in each, so the packed form needs no place of its own between two runs.
+        let Some(recipe) = recipe.filter(|recipe| recipe.norm.is_some() || !self.is_updated(recipe.weight)) else {
             reads.push(self.get(weight, Layout::Rows));
             writes.push(self.scratch(packed_len));
             return (Weights::Computed, Vec::new());

@@ -2,7 +2,7 @@ use super::fuse::{Uses, fuse};
 use super::lower::{Lowered, Machine, lower};
 use super::memory::{Lifetime, plan_memory};
 use super::schedule::schedule;
-use super::step::Step;
+use super::step::{Kernel, Step, Weights};
 use super::value::{Place, Value, ValueId};
 use crate::pass::simplify;
 use crate::run::arena::Span;
@@ -94,6 +94,24 @@ impl Program {
         self.arena_len * 4
     }
 
+    /// Bytes that a session needs in all: the arena, the cells, what is packed from them, constants, inputs and outputs.
+    pub fn memory_bytes(&self) -> usize {
+        let packed = |step: &Step| match &step.kernel {
+            Kernel::Conv(conv) if matches!(conv.weights, Weights::Cached { .. }) => conv.plan.packed_len(),
+            Kernel::ConvInputGrad { plan, weights: Weights::Cached { .. }, .. } => plan.packed_len(),
+            _ => 0,
+        };
+        let floats = self.arena_len + self.steps.iter().map(packed).sum::<usize>();
+        let cells: usize = self.graph.parameters.iter().map(|cell| cell.shape().numel() * cell.dtype().size()).sum();
+        let constants: usize = self.constants.iter().map(|array| array.shape().numel() * array.dtype().size()).sum();
+        let inputs: usize = self.inputs.iter().map(|(_, shape, dtype)| shape.numel() * dtype.size()).sum();
+        let output = |(_, id): &(Arc<str>, ValueId)| {
+            let value = &self.values[id.index()];
+            value.shape.numel() * value.dtype.size()
+        };
+        4 * floats + cells + constants + inputs + self.outputs.iter().map(output).sum::<usize>()
+    }
+
     /// The cells that the program reads or updates.
     pub fn parameters(&self) -> &[Parameter] {
         &self.graph.parameters
@@ -121,7 +139,7 @@ impl Program {
 
     /// Number of steps that fell back on the scalar reference kernels.
     pub fn reference_steps(&self) -> usize {
-        self.steps.iter().filter(|step| matches!(step.kernel, super::step::Kernel::Reference(_))).count()
+        self.steps.iter().filter(|step| matches!(step.kernel, Kernel::Reference(_))).count()
     }
 }
 

@@ -112,7 +112,7 @@ pub(crate) struct CopyKernel {
 pub(crate) enum Weights {
     /// Kept beside their cells.
     Cached { form: Arc<Packed>, recipe: Box<Recipe> },
-    /// A value that this very program computes: packed at each run.
+    /// A value that this very program computes or updates: packed at each run.
     Computed,
 }
 

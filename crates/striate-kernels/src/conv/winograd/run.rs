@@ -143,11 +143,14 @@ impl Patch {
     pub(super) unsafe fn load_part<S: Simd, const A: usize>(&self, s: S, n: usize) -> [[S::V; A]; A] {
         let mut columns = [[s.zero(); A]; A];
         for (j, column) in columns.iter_mut().enumerate() {
+            if !self.columns.contains(&j) {
+                continue;
+            }
             for (i, value) in column.iter_mut().enumerate() {
-                if self.rows.contains(&i) && self.columns.contains(&j) {
+                if self.rows.contains(&i) {
                     let at = self.at.wrapping_add(i * self.row_pitch + j * self.pitch);
                     // SAFETY: by contract.
-                    *value = unsafe { s.load_partial(at, n) };
+                    *value = unsafe { if n >= S::LANES { s.load(at) } else { s.load_partial(at, n) } };
                 }
             }
             *column = input_line(s, *column);

@@ -21,8 +21,12 @@ const EDGE: usize = 4;
 const AREA: usize = (EDGE + 2) * (EDGE + 2);
 /// Most tiles of a strip: 4096 pixels.
 const MOST_TILES: usize = 4096 / (EDGE * EDGE);
-/// Floats of the transformed tiles of a strip, which should stay in the last cache.
+/// Floats of the transformed tiles of a strip: they stay in the last cache, or in the second where few products are made of
+/// each.
 const STRIP_FLOATS: usize = 2 << 20;
+const SMALL_STRIP_FLOATS: usize = 256 << 10;
+/// Fewest tiles of a strip for which the last transform of its sums is cheap.
+const LEAST_TILES: usize = 32;
 /// Fewer pixels than this, and the rounding errors of the transforms show: over 4 times those of a plain sum.
 const LEAST_PIXELS: usize = 384;
 /// Channels of a block of sums, in each direction.
@@ -72,8 +76,7 @@ impl WinogradWeightGrad {
         let grid = [shape.oh(), shape.ow()].map(|size| size.div_ceil(EDGE));
         let tiles = shape.n * grid[0] * grid[1];
         let [ic, oc] = [shape.ic, shape.oc].map(tile_pitch);
-        let most = (STRIP_FLOATS / (AREA * (ic + oc))).clamp(16, MOST_TILES);
-        let strips = tiles.div_ceil(most);
+        let strips = tiles.div_ceil(most_tiles(&shape));
         let longest = (0..strips).map(|strip| part(tiles, strip, strips).len()).max().unwrap_or(0);
         let levels = (0..strips).map(|strip| strip.count_ones() as usize).max().unwrap_or(0) + 1;
         let pitches = |pitch: usize| [pitch, scattered(longest * pitch)];
@@ -184,6 +187,15 @@ fn tile_pitch(channels: usize) -> usize {
     scattered(channels.next_multiple_of(LINE))
 }
 
+/// Most tiles of a strip.
+fn most_tiles(s: &Conv2dShape) -> usize {
+    let tile = AREA * (tile_pitch(s.ic) + tile_pitch(s.oc));
+    // A transformed float is written and read for so many vectors of products.
+    let few = s.ic * s.oc < 64 * (s.ic + s.oc);
+    let floats = if few { SMALL_STRIP_FLOATS } else { STRIP_FLOATS };
+    (floats / tile).clamp(LEAST_TILES, MOST_TILES)
+}
+
 /// True for what the transforms can compute as exactly as is asked for.
 fn suits(s: &Conv2dShape) -> bool {
     let pixels = s.n * s.oh() * s.ow();
@@ -207,7 +219,7 @@ fn pays(s: &Conv2dShape, isa: Isa) -> bool {
     let products = s.ic as f64 * outputs / 2.0;
     let direct = (s.n * s.oh() * s.ow()) as f64 * 9.0 * products / DIRECT;
     let tiles = (s.n * s.oh().div_ceil(EDGE) * s.ow().div_ceil(EDGE)) as f64;
-    let most = (STRIP_FLOATS / (AREA * (s.ic + s.oc))).clamp(16, MOST_TILES) as f64;
+    let most = most_tiles(s) as f64;
     let [input, output, filter] = TRANSFORMS;
     let transforms = tiles * (inputs * input + outputs * output);
     let last = (tiles / most).ceil() * s.ic as f64 * outputs * filter;

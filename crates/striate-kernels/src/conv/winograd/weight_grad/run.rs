@@ -75,15 +75,15 @@ unsafe fn transform_dy<S: Simd>(s: S, mut patch: Patch, channels: usize, to: *mu
         let n = channels - c;
         let mut columns = [[s.zero(); A]; EDGE];
         for (j, column) in columns.iter_mut().enumerate() {
+            if !whole && !patch.columns.contains(&j) {
+                continue;
+            }
             let mut values = [s.zero(); EDGE];
             for (i, value) in values.iter_mut().enumerate() {
-                let at = patch.at.wrapping_add(i * patch.row_pitch + j * patch.pitch);
-                if whole && n >= S::LANES {
+                if whole || patch.rows.contains(&i) {
+                    let at = patch.at.wrapping_add(i * patch.row_pitch + j * patch.pitch);
                     // SAFETY: by contract.
-                    *value = unsafe { s.load(at) };
-                } else if patch.rows.contains(&i) && patch.columns.contains(&j) {
-                    // SAFETY: by contract.
-                    *value = unsafe { s.load_partial(at, n) };
+                    *value = unsafe { if n >= S::LANES { s.load(at) } else { s.load_partial(at, n) } };
                 }
             }
             *column = output_grad_line(s, values);
