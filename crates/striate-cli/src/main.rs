@@ -37,7 +37,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Train a classifier.
+    /// Train a net.
     Train(Box<train::TrainArgs>),
     Val(val::ValArgs),
     Predict(predict::PredictArgs),

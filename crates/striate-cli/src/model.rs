@@ -5,8 +5,8 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use striate::io::{FileFormat, Weights, detect_format, fit_names, read_weights};
 use striate::nn::{Module, StateDict};
-use striate::train::Tta;
-use striate::vision::models::{ModelError, ModelSpec, PresetReason, find_model, find_preset, load_model};
+use striate::train::{Goal, Tta};
+use striate::vision::models::{ModelError, ModelSpec, PresetReason, TargetScale, Task, find_model, find_preset, load_model};
 use striate::vision::transforms::{Preprocess, PreprocessOverrides, TransformError};
 
 /// MODEL and `--weights`.
@@ -41,6 +41,10 @@ pub struct Model {
     pub net: Box<dyn Module>,
     /// `[C, H, W]`.
     pub input: [usize; 3],
+    /// What its output means.
+    pub task: Task,
+    /// Of a regression.
+    pub targets: Option<TargetScale>,
     /// Names of the classes where they are known.
     pub class_names: Option<Vec<String>>,
     /// What pictures go through before the net.
@@ -57,6 +61,11 @@ impl Model {
         self.class_names.clone().unwrap_or_else(|| (0..classes).map(|index| index.to_string()).collect())
     }
 
+    /// What its outputs are for, so many of them.
+    pub fn goal(&self, outputs: usize) -> Goal {
+        Goal { task: self.task, outputs, scale: self.targets.clone() }
+    }
+
     /// Tells on stderr how pictures are prepared and who says so, and what has to be assumed.
     pub fn tell_assumptions(&self) {
         if self.origin == Origin::Fresh {
@@ -64,13 +73,16 @@ impl Model {
         }
         eprintln!("note: pictures are prepared as {}: {}", self.prepared_by, self.preprocess);
         if let (Origin::Plain(path), Some(names)) = (&self.origin, &self.class_names) {
-            let file = path.display();
-            eprintln!("note: {file} has {} classes and no names for them; taking ImageNet's", names.len());
+            let (file, whose) = (path.display(), if self.task == Task::Segment { "Pascal VOC's" } else { "ImageNet's" });
+            eprintln!("note: {file} has {} classes and no names for them; taking {whose}", names.len());
         }
     }
 
     /// Prepares pictures so that the views of `tta` can be cut out of them; gives the height and width of a view.
     pub fn for_tta(&mut self, tta: Tta) -> Result<[usize; 2], Failure> {
+        if self.task == Task::Segment && matches!(tta, Tta::Crops | Tta::All) {
+            return Err(Failure::usage(format!("--tta {tta}: crops do not see every pixel; --tta flip does")));
+        }
         let size = self.preprocess.size().unwrap_or([self.input[1], self.input[2]]);
         let refuse = |error: TransformError| Failure::usage(format!("--tta {tta}: {error}"));
         self.preprocess = tta.preprocess(&self.preprocess).map_err(refuse)?;
@@ -159,6 +171,8 @@ fn open_ours(path: &Path) -> Result<Model, Failure> {
     let info = loaded.info;
     Ok(Model {
         name: info.model,
+        task: info.task,
+        targets: info.targets,
         net: loaded.net,
         input: info.input,
         class_names: Some(info.class_names),
@@ -185,7 +199,8 @@ fn bare(spec: &'static ModelSpec, net: Box<dyn Module>, input: [usize; 3], origi
         }
         None => (spec.preprocess(input), "usual, as no file says".to_owned()),
     };
-    Model { name: spec.name.to_owned(), net, input, class_names: None, preprocess, prepared_by, origin }
+    let (name, task) = (spec.name.to_owned(), spec.task);
+    Model { name, task, targets: None, net, input, class_names: None, preprocess, prepared_by, origin }
 }
 
 fn open_weights(spec: &'static ModelSpec, path: &Path, input: Option<[usize; 3]>) -> Result<Model, Failure> {

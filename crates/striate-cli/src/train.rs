@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::output::{Output, OutputArgs, print_json, print_line};
 use crate::stop::stop_flag;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use striate::train::{
     Augment, ClassWeights, EpochRecord, Event, Freeze, Metrics, MixingName, OptimizerName, Reporter, ScheduleName,
     TrainConfig, TrainOptions, read_config, resume, train,
 };
+use striate::vision::models::Task;
 use striate::vision::transforms::Interpolation;
 
 /// Time between two progress lines without a terminal.
@@ -18,21 +19,24 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Time between two step objects of `--json`.
 const JSON_EVERY: Duration = Duration::from_secs(1);
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Task {
-    Classify,
-    Detect,
+/// A task by name; what is not there yet says so.
+fn parse_task(text: &str) -> Result<Task, String> {
+    match text {
+        "detect" => Err("detection is not there yet".to_owned()),
+        _ => text.parse(),
+    }
 }
 
-/// Train a classifier: on the data set inside the binary, on a named set, or on a path.
+/// Train a net: on the data set inside the binary, on a named set, or on a path.
 #[derive(Args, Debug)]
 pub struct TrainArgs {
-    /// fashion-mnist, mnist, cifar10, cifar100, or a path: a folder per class, IDX files, CIFAR binaries. Nothing: the small real
-    /// data set inside the binary.
+    /// fashion-mnist, mnist, cifar10, cifar100, or a path: a folder per class, IDX files, CIFAR binaries; images/ beside masks/ or
+    /// Pascal VOC's folders, to segment; a table (CSV) of pictures with labels or numbers. Nothing: the small real data set inside
+    /// the binary.
     data: Option<String>,
-    /// What to train.
-    #[arg(long, value_enum, default_value = "classify")]
-    task: Task,
+    /// classify, multilabel, regress or segment [default: seen from the data].
+    #[arg(long, value_parser = parse_task)]
+    task: Option<Task>,
     /// Name of the net; `striate models` lists them.
     #[arg(long)]
     model: Option<String>,
@@ -49,6 +53,9 @@ pub struct TrainArgs {
     /// Random views of each picture whose features are kept, besides the plain one, with --freeze backbone.
     #[arg(long, value_name = "K")]
     feature_views: Option<u64>,
+    /// MiB of features that are held in memory; more go through a file in the run folder [default: 2048].
+    #[arg(long, value_name = "MIB")]
+    feature_memory: Option<usize>,
     /// Number of epochs.
     #[arg(long)]
     epochs: Option<u64>,
@@ -165,6 +172,8 @@ impl TrainArgs {
             freeze: self.freeze,
             freeze_bn: self.freeze_bn.then_some(true),
             feature_views: self.feature_views,
+            feature_memory: self.feature_memory,
+            task: self.task,
             resize: self.resize,
             interpolation: self.interpolation,
             mean: self.mean.clone(),
@@ -198,9 +207,6 @@ impl TrainArgs {
 
 /// Runs the verb.
 pub fn run(args: TrainArgs, started: Instant) -> Result<(), Failure> {
-    if matches!(args.task, Task::Detect) {
-        return Err(Failure::usage("--task detect is not there yet; --task classify trains a classifier"));
-    }
     let options = TrainOptions { stop: stop_flag()?, started };
     let flags = args.config();
     let mut reporter = Progress::new(args.output.choose(), ProgressDrawTarget::stderr());
@@ -271,8 +277,8 @@ impl Progress {
     }
 
     fn step(&mut self, event: &Event<'_>) {
-        let Event::Step { epoch, epochs, batch, batches, loss, top1, images_per_s, .. } = *event else { return };
-        let figures = format!("loss {loss:.4}  top1 {:.2} %  {images_per_s:.0} images/s", 100.0 * top1);
+        let Event::Step { epoch, epochs, batch, batches, loss, figure, images_per_s, .. } = *event else { return };
+        let figures = format!("loss {loss:.4}  {}  {images_per_s:.0} images/s", shown(figure.0, figure.1));
         if let Some(bar) = &self.bar {
             bar.set_length(batches);
             bar.set_position(batch);
@@ -284,15 +290,28 @@ impl Progress {
     }
 }
 
+/// A figure with its name; those of errors are no parts of a whole.
+fn shown(name: &str, value: f64) -> String {
+    match name {
+        "error" | "mae" | "r2" => format!("{name} {value:.4}"),
+        _ => format!("{name} {:.2} %", 100.0 * value),
+    }
+}
+
+/// Loss and figures; of a classifier's val part the first alone.
 fn epoch_line(r: &EpochRecord) -> String {
+    let of = |part: &str| -> Vec<String> {
+        let named = r.figures.0.iter().filter_map(|(name, value)| Some((name.strip_prefix(part)?, *value)));
+        named.filter(|(name, _)| *name != "top5").map(|(name, value)| format!(" {}", shown(name, value))).collect()
+    };
     format!(
-        "epoch {}/{}  train loss {:.4} top1 {:.2} %  val loss {:.4} top1 {:.2} %{}  {:.1} s",
+        "epoch {}/{}  train loss {:.4}{}  val loss {:.4}{}{}  {:.1} s",
         r.epoch,
         r.epochs,
         r.train_loss,
-        100.0 * r.train_top1,
+        of("train_").concat(),
         r.val_loss,
-        100.0 * r.val_top1,
+        of("val_").concat(),
         if r.best { " (best)" } else { "" },
         r.seconds
     )
@@ -300,13 +319,10 @@ fn epoch_line(r: &EpochRecord) -> String {
 
 fn done_lines(folder: &std::path::Path, m: &Metrics) -> String {
     format!(
-        "{} ({} pictures): top1 {:.2} %  top5 {:.2} %  loss {:.4}  macro F1 {:.4}\nbest epoch {}, {:.1} s in all; weights, metrics and report in {}",
+        "{} ({} pictures): {}\nbest epoch {}, {:.1} s in all; weights, metrics and report in {}",
         m.split,
         m.images,
-        100.0 * m.top1,
-        100.0 * m.top5,
-        m.loss,
-        m.macro_f1,
+        m.summary(),
         m.best_epoch.unwrap_or(0),
         m.seconds,
         folder.display()
@@ -349,14 +365,14 @@ mod tests {
             batches: 20,
             step: batch,
             loss: 0.5,
-            top1: 0.25,
+            figure: ("top1", 0.25),
             lr: 0.1,
             images_per_s: 1234.4,
         }
     }
 
     /// The bar is drawn at once here; on a screen it is drawn at most 20 times a second.
-    fn shown(progress: &Progress, terminal: &InMemoryTerm) -> String {
+    fn drawn(progress: &Progress, terminal: &InMemoryTerm) -> String {
         progress.bar.as_ref().unwrap().force_draw();
         terminal.contents()
     }
@@ -367,15 +383,15 @@ mod tests {
         let target = ProgressDrawTarget::term_like_with_hz(Box::new(terminal.clone()), 255);
         let mut progress = Progress::new(Output::Terminal, target);
         progress.event(&step(1, 7));
-        let first = shown(&progress, &terminal);
+        let first = drawn(&progress, &terminal);
         assert!(first.starts_with("epoch 1/3 ") && first.contains(" 7/20 loss 0.5000  top1 25.00 %"), "{first}");
         assert!(first.contains("1234 images/s"), "{first}");
         let filled = |line: &str| line.chars().filter(|c| *c == '█').count();
         progress.event(&step(1, 20));
-        let full = shown(&progress, &terminal);
+        let full = drawn(&progress, &terminal);
         assert!(filled(&first) < filled(&full) && full.contains(" 20/20 "), "{full}");
         progress.event(&step(2, 1));
-        let second = shown(&progress, &terminal);
+        let second = drawn(&progress, &terminal);
         assert!(second.starts_with("epoch 2/3 ") && second.contains(" 1/20 "), "{second}");
         assert_eq!(second.lines().count(), 1, "{second}");
         progress.end();

@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::time::Instant;
 use striate::graph::nearest;
 use striate::train::{Evaluator, Metrics, Tta, evaluation_loader};
+use striate::vision::models::Task;
 use striate::vision::data::{
-    DataError, DataLoader, Dataset, DatasetSource, Image, Sample, open_dataset, open_embedded,
+    DataError, DataLoader, Dataset, DatasetSource, Image, Sample, Wanted, open_dataset_as, open_embedded,
 };
 
 /// Most loader threads that are chosen.
@@ -56,9 +57,9 @@ pub struct ValArgs {
 }
 
 /// Opens DATA, which may be left out.
-pub fn open_data(data: Option<&str>) -> Result<DatasetSource, Failure> {
+pub fn open_data(data: Option<&str>, wanted: &Wanted<'_>) -> Result<DatasetSource, Failure> {
     let source = match data {
-        Some(data) => open_dataset(data)?,
+        Some(data) => open_dataset_as(data, wanted)?,
         None => open_embedded()?,
     };
     source.notes.iter().for_each(|note| eprintln!("note: {note}"));
@@ -113,6 +114,12 @@ impl Dataset for Renumbered {
     fn label(&self, index: usize) -> Result<usize, DataError> {
         self.label_of(self.part.label(index)?, index)
     }
+    fn mask_into(&self, index: usize, mask: &mut Image) -> Result<bool, DataError> {
+        self.part.mask_into(index, mask)
+    }
+    fn values(&self, index: usize) -> Option<&[f32]> {
+        self.part.values(index)
+    }
     fn name(&self, index: usize) -> String {
         self.part.name(index)
     }
@@ -127,6 +134,10 @@ impl Dataset for Renumbered {
 /// The part with the model's class numbers, by the classes' names; by number where the model has no names.
 fn match_classes(model: &Model, classes: usize, part: Arc<dyn Dataset>) -> Result<Arc<dyn Dataset>, Failure> {
     let data = part.class_names();
+    if model.task != Task::Classify && data.len() <= classes {
+        // Masks hold numbers of classes, and tables were read with the model's names.
+        return Ok(part);
+    }
     let numbers = |count: usize| (0..count).map(|index| index.to_string()).collect::<Vec<_>>();
     let names = model.names(classes);
     if data == names {
@@ -158,9 +169,10 @@ pub fn classes_of(model: &Model) -> Result<usize, Failure> {
     let graph = model.net.graph(striate::graph::Mode::Eval, &[1, c, h, w])?;
     let output = &graph.node(graph.outputs[0].1).shape;
     match (output.dims(), &model.class_names) {
-        ([1, classes], None) => Ok(*classes),
-        ([1, classes], Some(names)) if names.len() == *classes => Ok(*classes),
-        _ => Err(Failure::usage(format!("{} gives {output}; a classifier gives a score for each class", model.name))),
+        ([1, classes] | [1, classes, _, _], names) if names.as_ref().is_none_or(|names| names.len() == *classes) => {
+            Ok(*classes)
+        }
+        _ => Err(Failure::usage(format!("{} gives {output}, which is not a value for each of its classes", model.name))),
     }
 }
 
@@ -168,7 +180,8 @@ pub fn classes_of(model: &Model) -> Result<usize, Failure> {
 pub fn run(args: &ValArgs, started: Instant) -> Result<(), Failure> {
     let mut model = args.model.open(None)?.prepare(&args.preprocess.overrides())?;
     let size = model.for_tta(args.tta)?;
-    let source = open_data(args.data.as_deref())?;
+    let wanted = Wanted { task: Some(model.task), class_names: model.class_names.as_deref() };
+    let source = open_data(args.data.as_deref(), &wanted)?;
     model.tell_assumptions();
     let (split, part) = choose_part(&source, args.split)?;
     let classes = classes_of(&model)?;
@@ -176,9 +189,10 @@ pub fn run(args: &ValArgs, started: Instant) -> Result<(), Failure> {
     let names = model.names(classes);
     let threads = args.compute.threads();
     let workers = args.workers.unwrap_or(if source.fixed_size.is_some() { 0 } else { threads.min(MOST_WORKERS) });
-    let batch = args.batch.min(part.len().max(1));
+    // Pictures of several sizes do not make a batch.
+    let batch = if model.preprocess.size().is_some() { args.batch.min(part.len().max(1)) } else { 1 };
     let mut loader = evaluation_loader(part, &model.preprocess, batch, workers)?;
-    let mut evaluator = Evaluator::new(classes, args.compute.options(), args.compute.team()).with_tta(args.tta, size);
+    let mut evaluator = Evaluator::new(model.goal(classes), args.compute.options(), args.compute.team()).with_tta(args.tta, size);
     let stop = stop_flag()?;
     let Some(evaluation) = evaluator.run(&*model.net, &mut loader, &stop)? else {
         return Err(Failure::new(130, "interrupted"));
@@ -198,28 +212,17 @@ pub fn run(args: &ValArgs, started: Instant) -> Result<(), Failure> {
 }
 
 fn print_metrics(metrics: &Metrics) {
-    let rows: Vec<Vec<String>> = metrics
-        .classes
-        .iter()
-        .filter(|class| class.support > 0 || class.precision > 0.0)
-        .map(|c| {
-            let figure = |x: f64| format!("{x:.4}");
-            vec![c.name.clone(), figure(c.precision), figure(c.recall), figure(c.f1), c.support.to_string()]
-        })
-        .collect();
-    print_line(&table(&["class", "precision", "recall", "F1", "pictures"], &rows, &[0]));
+    let (head, rows) = metrics.table();
+    print_line(&table(&head, &rows, &[0]));
     let left_out = match metrics.skipped {
         0 => String::new(),
         n => format!(", {n} unreadable pictures left out"),
     };
     print_line(&format!(
-        "\n{} ({} pictures{left_out}): top1 {:.2} %  top5 {:.2} %  loss {:.4}  macro F1 {:.4}  ({:.1} s)",
+        "\n{} ({} pictures{left_out}): {}  ({:.1} s)",
         metrics.split,
         metrics.images,
-        100.0 * metrics.top1,
-        100.0 * metrics.top5,
-        metrics.loss,
-        metrics.macro_f1,
+        metrics.summary(),
         metrics.seconds
     ));
 }

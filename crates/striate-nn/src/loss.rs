@@ -66,6 +66,19 @@ macro_rules! reduction_builder {
     };
 }
 
+/// The loss of a net in training: that of each of its outputs, as [`crate::Module::call_training`] gives them, by its factor.
+///
+/// # Panics
+/// Without outputs: a net has one.
+#[track_caller]
+pub fn of_outputs(outputs: &[(Tensor, f64)], loss: impl Fn(&Tensor) -> Tensor) -> Tensor {
+    let one = |(output, factor): &(Tensor, f64)| match *factor {
+        1.0 => loss(output),
+        factor => loss(output) * factor as f32,
+    };
+    outputs.iter().map(one).reduce(|a, b| a + b).expect("a net has an output")
+}
+
 /// Logits `[N, C, …]` against class indices `[N, …]` (i64) or class probabilities `[N, C, …]`. `[C]` and a scalar are one sample.
 #[derive(Clone, Debug)]
 pub struct CrossEntropyLoss {

@@ -3,6 +3,7 @@
 use crate::{Result, TrainError};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use striate_vision::models::Task;
 use striate_vision::transforms::{Interpolation, Mixing};
 
 macro_rules! names {
@@ -257,6 +258,8 @@ settings! {
     /// Random views of each picture whose features are kept, besides the picture as evaluation sees it, where the backbone is
     /// frozen; 0 for that one alone.
     feature_views: u64,
+    /// MiB of features that are held in memory; more go through a file in the run folder.
+    feature_memory: usize,
     /// Batch norms keep statistics, factors and shifts.
     freeze_bn: bool,
     /// Whether rare classes count more.
@@ -276,6 +279,8 @@ settings! {
     /// Steps between checkpoints; 0 for by time alone.
     checkpoint_steps: u64,
     @optional
+    /// What the net is to say; seen from the data.
+    task: Task,
     /// Path or name of the data; nothing for the set inside the binary.
     data: String,
     /// Weights to start from.
@@ -311,8 +316,14 @@ pub fn read_config(path: &Path) -> Result<TrainConfig> {
 }
 
 impl Settings {
+    /// The task; runs of old have none but to classify.
+    pub fn task(&self) -> Task {
+        self.task.unwrap_or_default()
+    }
+
     /// Whether the features of a frozen backbone are computed once, instead of in every epoch.
     pub(crate) fn caches_features(&self) -> bool {
-        self.freeze == Some(Freeze::Backbone) && !self.mixing.mixing().is_on()
+        let pixels = self.task() == Task::Segment;
+        self.freeze == Some(Freeze::Backbone) && !self.mixing.mixing().is_on() && !pixels
     }
 }

@@ -3,7 +3,7 @@
 use crate::config::{Augment, ClassWeights, Freeze, MixingName, OptimizerName, ScheduleName, Settings, TrainConfig};
 use crate::{Result, TrainError};
 use striate_vision::data::DatasetSource;
-use striate_vision::models::{Pretrained, find_model};
+use striate_vision::models::{ModelSpec, Pretrained, Task, find_model};
 use striate_vision::transforms::ResizeTo;
 
 /// Most random views of each picture.
@@ -15,6 +15,7 @@ const SMALL: usize = 64;
 
 /// What the rule looks at.
 struct Kind {
+    task: Task,
     /// Pictures to train on, as they come from the data.
     pictures: usize,
     /// Middle height and width.
@@ -24,14 +25,8 @@ struct Kind {
 
 impl Kind {
     fn of(source: &DatasetSource) -> Kind {
-        let middle = |side: fn(&striate_vision::data::PictureInfo) -> usize| {
-            let mut sides: Vec<usize> = source.probed.iter().map(side).collect();
-            sides.sort_unstable();
-            sides.get(sides.len() / 2).copied().unwrap_or(224)
-        };
-        let size = source.fixed_size.unwrap_or_else(|| [middle(|p| p.height), middle(|p| p.width)]);
         let pictures = source.train.as_ref().map_or(0, |part| part.len());
-        Kind { pictures, size, channels: source.channels }
+        Kind { task: source.task, pictures, size: source.middle_size(), channels: source.channels }
     }
 
     fn small(&self) -> bool {
@@ -57,6 +52,20 @@ struct Defaults {
 fn choose_defaults(kind: &Kind) -> Defaults {
     let n = kind.pictures;
     let (lr_factor, head_lr_factor, average, remark) = (1.0, 1.0, false, "");
+    if kind.task == Task::Segment {
+        let longer = kind.size[0].max(kind.size[1]);
+        return Defaults {
+            model: "lraspp_mobilenet_v3_large",
+            imgsz: (longer / 32 * 32).clamp(64, 320),
+            epochs: if n >= 2_000 { 30 } else { 60 },
+            batch: 8,
+            augment: if kind.small() { Augment::Flip } else { Augment::Photo },
+            lr_factor: 2.0,
+            head_lr_factor,
+            average: true,
+            remark: ", weights averaged over about two epochs",
+        };
+    }
     if kind.small() {
         let (epochs, batch) = match n {
             20_000.. => (12, 128),
@@ -102,7 +111,8 @@ pub fn resolve(config: &TrainConfig, source: &DatasetSource) -> Result<Resolved>
         None => fresh,
     };
     let model = given.model.clone().unwrap_or_else(|| chosen.model.to_owned());
-    find_model(&model)?;
+    check_task(find_model(&model)?, kind.task, &given)?;
+    given.task = Some(kind.task);
     let [h, w] = kind.size;
     let size = if kind.small() {
         format!("of at most {SMALL} pixels: small")
@@ -136,10 +146,11 @@ fn fill(given: TrainConfig, model: String, chosen: &Defaults, kind: &Kind) -> Se
         weight_decay: given.weight_decay.unwrap_or_else(|| choose_decay(optimizer)),
         schedule: given.schedule.unwrap_or(ScheduleName::OneCycle),
         warmup: given.warmup.unwrap_or(0.2),
-        label_smoothing: given.label_smoothing.unwrap_or(0.1),
+        label_smoothing: given.label_smoothing.unwrap_or(if kind.task == Task::Classify { 0.1 } else { 0.0 }),
         ema: given.ema.unwrap_or(if chosen.average { choose_average(kind.pictures, batch) } else { 0.0 }),
         augment: given.augment.unwrap_or(chosen.augment),
         mixing: given.mixing.unwrap_or(MixingName::None),
+        feature_memory: given.feature_memory.unwrap_or(2048),
         feature_views: given.feature_views.unwrap_or_else(|| choose_views(kind.pictures)),
         freeze_bn: given.freeze_bn.unwrap_or(false),
         class_weights: given.class_weights.unwrap_or(ClassWeights::None),
@@ -151,6 +162,7 @@ fn fill(given: TrainConfig, model: String, chosen: &Defaults, kind: &Kind) -> Se
         checkpoint_seconds: given.checkpoint_seconds.unwrap_or(60.0),
         checkpoint_steps: given.checkpoint_steps.unwrap_or(0),
         model,
+        task: given.task,
         data: given.data,
         weights: given.weights,
         freeze: given.freeze,
@@ -229,6 +241,27 @@ fn choose_for_weights(
         remark,
         ..usual
     })
+}
+
+/// Whether the net is for the task, and the settings too.
+fn check_task(spec: &ModelSpec, task: Task, given: &TrainConfig) -> Result<()> {
+    let for_pixels = |task: Task| task == Task::Segment;
+    if for_pixels(spec.task) != for_pixels(task) {
+        let fix = format!("it is a net to {}, the data is to {task}; `striate models` lists the nets", spec.task);
+        return Err(TrainError::setting("--model", spec.name, &fix));
+    }
+    let fix = format!("it is for --task classify, and this is to {task}");
+    let others = task != Task::Classify;
+    if others && given.mixing.is_some_and(|mixing| mixing != MixingName::None) {
+        return Err(TrainError::setting("--mixing", "set", &fix));
+    }
+    if others && given.class_weights == Some(ClassWeights::Balanced) {
+        return Err(TrainError::setting("--class-weights", "balanced", &fix));
+    }
+    if !matches!(task, Task::Classify | Task::Segment) && given.label_smoothing.is_some_and(|s| s > 0.0) {
+        return Err(TrainError::setting("--label-smoothing", "set", &fix));
+    }
+    Ok(())
 }
 
 /// Decay of the average of weights over about two epochs.

@@ -1,7 +1,7 @@
 //! A net on a part of the data.
 
+use crate::goal::{Counts, Goal};
 use crate::step::Cut;
-use crate::tta::mean_logits;
 use crate::{Result, Tta};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,6 @@ use striate_graph::machine::Team;
 use striate_graph::{Array, CompileOptions, Mode, Program, ProgramCache, Session};
 use striate_nn::Module;
 use striate_vision::data::{Batch, DataLoader};
-use striate_vision::metrics::ClassificationMetrics;
 
 /// Bytes of arenas that evaluation programs of other batch sizes may take.
 const CACHE_BYTES: usize = 256 << 20;
@@ -17,17 +16,27 @@ const CACHE_BYTES: usize = 256 << 20;
 /// What an evaluation found.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// Hits and misses.
-    pub counts: ClassificationMetrics,
-    /// Mean cross-entropy.
+    /// What the task counts.
+    pub counts: Counts,
+    /// Mean loss: cross-entropy by picture or pixel, binary cross-entropy by label, smooth L1 by (scaled) number.
     pub loss: f64,
     /// Pictures that could not be read.
     pub skipped: usize,
 }
 
+impl Evaluation {
+    /// What decides which weights are best: more is better.
+    pub(crate) fn score(&self) -> f64 {
+        match &self.counts {
+            Counts::Regress(_) => -self.loss,
+            other => other.figures()[0],
+        }
+    }
+}
+
 /// Runs a net in evaluation mode, whatever the size of the batch: one program a shape, the last session kept.
 pub struct Evaluator {
-    classes: usize,
+    goal: Goal,
     options: CompileOptions,
     team: Arc<Team>,
     programs: ProgramCache<Vec<usize>>,
@@ -39,10 +48,10 @@ pub struct Evaluator {
 }
 
 impl Evaluator {
-    /// For a net of so many classes.
-    pub fn new(classes: usize, options: CompileOptions, team: Arc<Team>) -> Evaluator {
+    /// For a net with this goal.
+    pub fn new(goal: Goal, options: CompileOptions, team: Arc<Team>) -> Evaluator {
         let (programs, tta) = (ProgramCache::new(CACHE_BYTES), (Tta::None, [0, 0]));
-        Evaluator { classes, options, team, programs, session: None, cut: None, tta }
+        Evaluator { goal, options, team, programs, session: None, cut: None, tta }
     }
 
     /// With several views of each picture, of this height and width, where pictures went through [`Tta::preprocess`].
@@ -54,6 +63,16 @@ impl Evaluator {
     pub(crate) fn behind(mut self, cut: Cut, picture: [usize; 3]) -> Evaluator {
         self.cut = Some((cut, picture));
         self
+    }
+
+    /// The goal.
+    pub fn goal(&self) -> &Goal {
+        &self.goal
+    }
+
+    /// The threads.
+    pub fn team(&self) -> &Team {
+        &self.team
     }
 
     /// The logits of a batch of features.
@@ -72,7 +91,8 @@ impl Evaluator {
         Ok(session.run(&inputs)?[0].clone())
     }
 
-    /// The logits `[N, classes]` of pictures `[N, C, H, W]`; of several views, the logarithms of the mean probabilities.
+    /// The outputs for pictures `[N, C, H, W]`: logits `[N, classes]` or `[N, classes, H, W]`, or numbers as the net gives them; of
+    /// several views, the logarithms of the mean probabilities or the mean numbers.
     ///
     /// # Errors
     /// Where the net cannot take them.
@@ -82,8 +102,8 @@ impl Evaluator {
             return self.logits_of_view(net, images);
         }
         let views = tta.views(images, size)?;
-        let logits = views.iter().map(|view| self.logits_of_view(net, view)).collect::<Result<Vec<_>>>()?;
-        Ok(mean_logits(&logits, self.classes)?)
+        let outputs = views.iter().map(|view| self.logits_of_view(net, &view.images)).collect::<Result<Vec<_>>>()?;
+        self.goal.join_views(&outputs, &views.iter().map(|view| view.mirrored).collect::<Vec<_>>())
     }
 
     fn logits_of_view(&mut self, net: &dyn Module, images: &Array) -> Result<Array> {
@@ -109,42 +129,21 @@ impl Evaluator {
         loader: &mut dyn DataLoader,
         stop: &AtomicBool,
     ) -> Result<Option<Evaluation>> {
-        let mut counts = ClassificationMetrics::new(self.classes);
-        let mut loss = 0.0;
+        let mut counts = self.goal.counts();
+        let (mut loss, mut weight) = (0.0, 0);
         loader.start(0, 0)?;
         while let Some(batch) = loader.next_batch()? {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
             if !batch.is_empty() {
-                let logits = self.logits_behind(net, &batch)?;
-                let scores = logits.f32s()?;
-                counts.update(scores, &batch.labels);
-                let rows = scores.chunks_exact(self.classes).zip(&batch.labels);
-                loss += rows.map(|(row, &label)| cross_entropy(row, label)).sum::<f64>();
+                let outputs = self.logits_behind(net, &batch)?;
+                let (more, n) = self.goal.count(&mut counts, (&outputs, &batch), &self.team)?;
+                (loss, weight) = (loss + more, weight + n);
             }
             loader.recycle(batch);
         }
-        let loss = loss / counts.total().max(1) as f64;
+        let loss = loss / weight.max(1) as f64;
         Ok(Some(Evaluation { counts, loss, skipped: loader.skipped().len() }))
-    }
-}
-
-/// `-log softmax(row)[label]`, in doubles.
-fn cross_entropy(row: &[f32], label: usize) -> f64 {
-    let most = row.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a || b.is_nan() { b } else { a });
-    let sum: f64 = row.iter().map(|&x| f64::from(x - most).exp()).sum();
-    sum.ln() - f64::from(row[label] - most)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::cross_entropy;
-
-    #[test]
-    fn cross_entropy_is_that_of_the_definition() {
-        assert!((cross_entropy(&[0.0, 0.0], 1) - 2f64.ln()).abs() < 1e-12);
-        assert!((cross_entropy(&[1000.0, 0.0], 1) - 1000.0).abs() < 1e-9);
-        assert!(cross_entropy(&[f32::NAN, 0.0], 1).is_nan());
     }
 }

@@ -3,7 +3,9 @@
 use crate::step::Cut;
 use crate::{Event, Reporter, Result, TrainError};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,8 +14,8 @@ use striate_graph::{Array, CompileOptions, Error, Mode, Program, Session, rng};
 use striate_nn::Module;
 use striate_vision::data::{Batch, DataError, DataLoader, ImageLoader, Skipped};
 
-/// Most bytes of features that are held in memory.
-pub(crate) const MOST_BYTES: usize = 2 << 30;
+/// Most bytes of features in a file.
+pub(crate) const MOST_IN_FILE: u64 = 64 << 30;
 /// Time between two remarks on progress.
 const REMARK_EVERY: Duration = Duration::from_secs(5);
 
@@ -34,13 +36,83 @@ impl Backbone<'_> {
     }
 }
 
+/// Where features lie: [view][sample][width].
+enum Store {
+    Memory(Vec<f32>),
+    /// Little endian; the file goes when this does.
+    File {
+        file: BufWriter<File>,
+        path: PathBuf,
+        values: u64,
+    },
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        Store::Memory(Vec::new())
+    }
+}
+
+impl Store {
+    /// In a new file; one that a killed run left is overwritten.
+    fn in_file(path: PathBuf) -> Result<Store> {
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
+        let file = options.map_err(TrainError::io(&path, "create"))?;
+        Ok(Store::File { file: BufWriter::with_capacity(1 << 20, file), path, values: 0 })
+    }
+
+    fn push(&mut self, row: &[f32]) -> Result<()> {
+        match self {
+            Store::Memory(values) => values.extend_from_slice(row),
+            Store::File { file, path, values } => {
+                let bytes: Vec<u8> = row.iter().flat_map(|v| v.to_le_bytes()).collect();
+                file.write_all(&bytes).map_err(TrainError::io(path, "write"))?;
+                *values += row.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds so many values from the place `first` on to `out`.
+    fn read(&mut self, first: usize, count: usize, out: &mut Vec<f32>) -> Result<(), DataError> {
+        match self {
+            Store::Memory(values) => out.extend_from_slice(&values[first..first + count]),
+            Store::File { file, path, .. } => {
+                let mut bytes = vec![0; 4 * count];
+                // Seeking writes out what the buffer still holds.
+                let read = file.seek(SeekFrom::Start(4 * first as u64)).and_then(|_| file.get_mut().read_exact(&mut bytes));
+                read.map_err(|error| DataError::io(&*path, error))?;
+                out.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+            }
+        }
+        Ok(())
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Store::Memory(values) => 4 * values.len() as u64,
+            Store::File { values, .. } => 4 * values,
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Store::File { path, .. } = self {
+            // Left behind it would only take up space.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
 /// The features of one part of the data.
 #[derive(Default)]
 pub(crate) struct Table {
-    /// [view][sample][width]
-    values: Vec<f32>,
+    store: Store,
     /// [view][sample]
     labels: Vec<usize>,
+    /// [view][sample][outputs], where the samples have values.
+    targets: Vec<f32>,
     samples: usize,
     width: usize,
     skipped: BTreeMap<usize, Skipped>,
@@ -55,6 +127,11 @@ pub(crate) struct Watch<'a> {
 }
 
 impl Table {
+    /// For features that do not fit into memory.
+    pub fn in_file(path: PathBuf) -> Result<Table> {
+        Ok(Table { store: Store::in_file(path)?, ..Table::default() })
+    }
+
     /// The features of every sample in `views` epochs of a loader that does not shuffle.
     pub fn add(
         &mut self,
@@ -105,10 +182,11 @@ impl Table {
         for i in 0..n {
             for values in &values {
                 let width = values.len() / n;
-                self.values.extend_from_slice(&values[i * width..(i + 1) * width]);
+                self.store.push(&values[i * width..(i + 1) * width])?;
             }
         }
         self.labels.extend(&batch.labels);
+        self.targets.extend(batch.targets.iter().flatten());
         Ok(())
     }
 
@@ -117,9 +195,9 @@ impl Table {
         self.labels.len() / self.samples.max(1)
     }
 
-    /// Bytes in memory.
-    pub fn bytes(&self) -> usize {
-        4 * self.values.len()
+    /// Bytes of features.
+    pub fn bytes(&self) -> u64 {
+        self.store.bytes()
     }
 }
 
@@ -179,8 +257,12 @@ impl DataLoader for FeatureLoader {
         for &index in &indices {
             let view = (self.epoch as usize + index) % views.max(1);
             let row = view * samples + index;
-            batch.data.extend_from_slice(&self.table.values[row * width..(row + 1) * width]);
+            self.table.store.read(row * width, width, &mut batch.data)?;
             batch.labels.push(self.table.labels[row]);
+            if !self.table.targets.is_empty() {
+                let outputs = row * self.classes..(row + 1) * self.classes;
+                batch.targets.get_or_insert_default().extend_from_slice(&self.table.targets[outputs]);
+            }
         }
         batch.shape = [indices.len(), width, 1, 1];
         batch.indices = indices;
@@ -197,7 +279,7 @@ impl DataLoader for FeatureLoader {
 mod tests {
     use super::*;
     use crate::layers::Layers;
-    use crate::{Evaluator, Freeze, Quiet};
+    use crate::{Evaluator, Freeze, Goal, Quiet};
     use striate_vision::data::{LoaderOptions, MemoryDataset, Pipeline};
     use striate_vision::models::find_model;
     use striate_vision::transforms::{Compose, Normalize, RandomHorizontalFlip};
@@ -220,19 +302,21 @@ mod tests {
     #[test]
     fn the_head_on_features_gives_the_bits_of_the_whole_net() {
         let net = find_model("small").unwrap().build([1, 12, 12], 3, 1).unwrap();
-        Layers::of(&*net).freeze(Some(Freeze::Backbone), false).unwrap();
+        Layers::of(&*net, &[]).freeze(Some(Freeze::Backbone), false).unwrap();
         let (options, team) = (CompileOptions::default(), Arc::new(Team::new(2)));
         let graph = net.graph(Mode::Eval, &[4, 1, 12, 12]).unwrap();
         let cut = Cut::of(&graph, "input").unwrap().0;
         let backbone = Backbone { net: &*net, cut: &cut, options: &options, team: &team };
         let stop = AtomicBool::new(false);
         let mut watch = Watch { stop: &stop, reporter: &mut Quiet, folder: Path::new("run") };
-        let mut table = Table::default();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("features");
+        let mut table = Table::in_file(path.clone()).unwrap();
         table.add(&backbone, &mut loader(4, false), 1, &mut watch).unwrap();
         table.add(&backbone, &mut loader(4, true), 2, &mut watch).unwrap();
-        assert_eq!((table.views(), table.samples, table.bytes()), (3, N, 4 * 3 * N * cut.width()));
-        let mut whole = Evaluator::new(3, options.clone(), team.clone());
-        let mut behind = Evaluator::new(3, options.clone(), team.clone()).behind(cut, [1, 12, 12]);
+        assert_eq!((table.views(), table.samples, table.bytes()), (3, N, 4 * (3 * N * cut.width()) as u64));
+        let mut whole = Evaluator::new(Goal::classify(3), options.clone(), team.clone());
+        let mut behind = Evaluator::new(Goal::classify(3), options.clone(), team.clone()).behind(cut, [1, 12, 12]);
         let mut features = FeatureLoader::new(table, 3, 5, None);
         features.start(0, 0).unwrap();
         let mut pictures = loader(5, false);
@@ -247,6 +331,9 @@ mod tests {
             }
         }
         assert!(features.next_batch().unwrap().is_none());
+        assert!(path.is_file());
+        drop(features);
+        assert!(!path.exists());
     }
 
     trait Bits {
@@ -261,7 +348,8 @@ mod tests {
     #[test]
     fn an_epoch_shows_each_sample_once_and_the_epochs_show_each_view() {
         let table = Table {
-            values: (0..12).map(|i| i as f32).collect(),
+            store: Store::Memory((0..12).map(|i| i as f32).collect()),
+            targets: Vec::new(),
             labels: vec![0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1],
             samples: 4,
             width: 1,

@@ -1,13 +1,18 @@
 //! The run folder.
 
 use crate::config::{Settings, TrainConfig};
-use crate::{EpochRecord, Result, TrainError};
+use crate::goal::{train_figure, val_figures};
+use crate::{EpochRecord, Named, Result, TrainError};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use striate_vision::models::Task;
 
-/// Columns of `results.csv`.
-const COLUMNS: &str = "epoch,step,train_loss,train_top1,val_loss,val_top1,val_top5,lr,best,seconds";
+/// Columns of `results.csv`; those of the task stand in place of the first and the last two of its figures.
+fn columns(task: Task) -> String {
+    let [first, second] = val_figures(task);
+    format!("epoch,step,train_loss,train_{},val_loss,val_{first},val_{second},lr,best,seconds", train_figure(task))
+}
 /// Most run folders of one name.
 const MOST: usize = 100_000;
 
@@ -119,7 +124,7 @@ pub(crate) struct Logs {
 
 impl Logs {
     /// Opens both, cut back to these lengths: what came after the checkpoint will come again.
-    pub fn open(folder: &RunFolder, lengths: [u64; 2]) -> Result<Logs> {
+    pub fn open(folder: &RunFolder, task: Task, lengths: [u64; 2]) -> Result<Logs> {
         let open = |path: PathBuf, length: u64| {
             let file =
                 OpenOptions::new().create(true).append(true).open(&path).map_err(TrainError::io(&path, "open"))?;
@@ -134,7 +139,7 @@ impl Logs {
             events: open(folder.events(), events)?,
         };
         if logs.lengths()?[0] == 0 {
-            logs.line(true, COLUMNS)?;
+            logs.line(true, &columns(task))?;
         }
         Ok(logs)
     }
@@ -154,9 +159,10 @@ impl Logs {
     }
 
     pub fn epoch(&mut self, r: &EpochRecord) -> Result<()> {
+        let [train, first, second] = std::array::from_fn(|i| r.figures.0.get(i).map_or(0.0, |(_, value)| *value));
         let line = format!(
-            "{},{},{},{},{},{},{},{},{},{:.3}",
-            r.epoch, r.step, r.train_loss, r.train_top1, r.val_loss, r.val_top1, r.val_top5, r.lr, r.best, r.seconds
+            "{},{},{},{train},{},{first},{second},{},{},{:.3}",
+            r.epoch, r.step, r.train_loss, r.val_loss, r.lr, r.best, r.seconds
         );
         self.line(true, &line)
     }
@@ -174,6 +180,7 @@ impl Logs {
 /// The epochs of `results.csv`, for the report; lines that cannot be read are left out.
 pub(crate) fn read_results(folder: &RunFolder) -> Vec<EpochRecord> {
     let text = std::fs::read_to_string(folder.results()).unwrap_or_default();
+    let head: Vec<&str> = text.lines().next().unwrap_or_default().split(',').collect();
     let parse = |line: &str| {
         let cells: Vec<&str> = line.split(',').collect();
         let number = |i: usize| cells.get(i)?.parse::<f64>().ok();
@@ -182,10 +189,8 @@ pub(crate) fn read_results(folder: &RunFolder) -> Vec<EpochRecord> {
             epochs: 0,
             step: number(1)? as u64,
             train_loss: number(2)?,
-            train_top1: number(3)?,
             val_loss: number(4)?,
-            val_top1: number(5)?,
-            val_top5: number(6)?,
+            figures: Named([3, 5, 6].iter().filter_map(|&i| Some(((*head.get(i)?).to_owned(), number(i)?))).collect()),
             lr: number(7)?,
             best: cells.get(8) == Some(&"true"),
             seconds: number(9)?,

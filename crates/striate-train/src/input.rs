@@ -7,9 +7,9 @@ use striate_vision::data::{
     BadPictures, DataLoader, Dataset, DatasetSource, ImageLoader, LoaderOptions, Pipeline, channel_stats, class_counts,
 };
 use striate_vision::metrics::{balanced_class_weights, imbalance_remark};
-use striate_vision::models::ModelInfo;
+use striate_vision::models::{ModelInfo, TargetScale, Task};
 use striate_vision::transforms::{
-    ColorJitter, Compose, Preprocess, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, ResizeTo,
+    ColorJitter, Compose, Preprocess, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, ResizeTo, SegmentCrop,
 };
 
 /// Pictures that mean and deviation are taken over.
@@ -58,8 +58,20 @@ fn choose_workers(source: &DatasetSource, threads: usize) -> usize {
     if source.fixed_size.is_some() { 0 } else { threads.clamp(1, 4) }
 }
 
-/// Height and width that the net sees.
+/// Segmentation nets see sides of whole multiples of this.
+const STRIDE: usize = 32;
+
+/// Height and width that the net sees. For segmentation the longer side is `imgsz`, and the shape that of the middle picture.
 fn choose_size(source: &DatasetSource, imgsz: usize) -> [usize; 2] {
+    if source.task == Task::Segment {
+        let [h, w] = source.middle_size();
+        let longer = h.max(w).max(1);
+        let side = |side: usize| match side == longer {
+            true => imgsz,
+            false => ((imgsz * side) as f64 / (longer * STRIDE) as f64).round().max(1.0) as usize * STRIDE,
+        };
+        return [side(h).min(imgsz), side(w).min(imgsz)];
+    }
     match source.fixed_size {
         Some([h, w]) if h.max(w) == imgsz => [h, w],
         _ => [imgsz, imgsz],
@@ -72,7 +84,7 @@ fn choose_preprocess(source: &DatasetSource, part: &dyn Dataset, settings: &Sett
     let channels = settings.mean.as_ref().map_or(source.channels, Vec::len);
     let mut preprocess = Preprocess::exact(height, width, channels);
     preprocess.interpolation = settings.interpolation.unwrap_or_default();
-    if source.fixed_size.is_none() {
+    if source.fixed_size.is_none() && source.task != Task::Segment {
         let side = settings.resize.unwrap_or((settings.imgsz as f64 / CENTRE).round() as usize);
         preprocess.resize = Some(ResizeTo::Shorter(side));
         preprocess.crop = Some([height, width]);
@@ -87,8 +99,34 @@ fn choose_preprocess(source: &DatasetSource, part: &dyn Dataset, settings: &Sett
     Ok(preprocess)
 }
 
+/// Changes of colour that photographs bear.
+const JITTER: ColorJitter = ColorJitter { brightness: 0.3, contrast: 0.3, saturation: 0.3, hue: 0.0 };
+
+/// The way of a training picture with its mask.
+fn masked_pipeline(preprocess: &Preprocess, size: [usize; 2], augment: Augment) -> Result<Pipeline> {
+    let normalize = preprocess.normalize().map_err(striate_vision::data::DataError::from)?;
+    // The border has the mean colour: it is 0 to the net.
+    let fill = std::array::from_fn(|c| (255.0 * preprocess.mean[c.min(preprocess.mean.len() - 1)]).round() as u8);
+    let plain = SegmentCrop { fill, interpolation: preprocess.interpolation, ..SegmentCrop::plain(size) };
+    let (joint, transforms) = match augment {
+        Augment::None => (plain, Compose::new()),
+        Augment::Shift => (SegmentCrop { scale: [0.9, 1.1], ..plain }, Compose::new()),
+        Augment::Flip => (SegmentCrop { scale: [0.9, 1.1], flip: 0.5, ..plain }, Compose::new()),
+        Augment::Photo => (SegmentCrop { scale: [0.5, 2.0], flip: 0.5, ..plain }, Compose::new().then(JITTER)),
+    };
+    Ok(Pipeline::new(normalize).joint(joint).augment(transforms))
+}
+
 /// The way of a training picture.
-fn training_pipeline(preprocess: &Preprocess, size: [usize; 2], augment: Augment) -> Result<Pipeline> {
+fn training_pipeline(
+    task: Task,
+    preprocess: &Preprocess,
+    size: [usize; 2],
+    augment: Augment,
+) -> Result<Pipeline> {
+    if task == Task::Segment {
+        return masked_pipeline(preprocess, size, augment);
+    }
     let [height, width] = size;
     let shift = RandomCrop::new(height, width).padding((height.max(width) / 14).max(1));
     let transforms = match augment {
@@ -102,18 +140,33 @@ fn training_pipeline(preprocess: &Preprocess, size: [usize; 2], augment: Augment
                 ratio: [3.0 / 4.0, 4.0 / 3.0],
                 interpolation: preprocess.interpolation,
             };
-            let jitter = ColorJitter { brightness: 0.3, contrast: 0.3, saturation: 0.3, hue: 0.0 };
-            Compose::new().then(part).then(RandomHorizontalFlip::new(0.5)).then(jitter)
+            Compose::new().then(part).then(RandomHorizontalFlip::new(0.5)).then(JITTER)
         }
     };
     Ok(Pipeline::new(preprocess.normalize().map_err(striate_vision::data::DataError::from)?).augment(transforms))
+}
+
+/// Mean and deviation of each number over the training part; a number that never varies keeps its own scale.
+fn choose_scale(part: &dyn Dataset) -> TargetScale {
+    let (n, outputs) = (part.len().max(1) as f64, part.class_count());
+    let sum = |of: &dyn Fn(usize, f64) -> f64| {
+        let mut sums = vec![0.0; outputs];
+        for values in (0..part.len()).filter_map(|index| part.values(index)) {
+            sums.iter_mut().zip(values).enumerate().for_each(|(i, (sum, v))| *sum += of(i, f64::from(*v)));
+        }
+        sums.into_iter().map(|sum| sum / n).collect::<Vec<f64>>()
+    };
+    let mean = sum(&|_, v| v);
+    let std = sum(&|i, v| (v - mean[i]).powi(2)).into_iter().map(|v| if v > 0.0 { v.sqrt() } else { 1.0 }).collect();
+    TargetScale { mean, std }
 }
 
 impl Input {
     pub fn new(source: &DatasetSource, settings: &Settings, threads: usize) -> Result<Input> {
         let (train, val) = source.train_and_val(settings.val_fraction, settings.seed)?;
         let (train_len, val_len) = (train.len(), val.len());
-        let counts = class_counts(&*train)?;
+        let task = source.task;
+        let counts = if task == Task::Classify { class_counts(&*train)? } else { Vec::new() };
         let preprocess = choose_preprocess(source, &*train, settings)?;
         let size = choose_size(source, settings.imgsz);
         let workers = settings.workers.unwrap_or_else(|| choose_workers(source, threads));
@@ -130,6 +183,8 @@ impl Input {
         };
         let info = ModelInfo {
             model: settings.model.clone(),
+            task,
+            targets: (task == Task::Regress).then(|| choose_scale(&*train)),
             input: [preprocess.channels, size[0], size[1]],
             class_names: source.class_names.clone(),
             preprocess: preprocess.clone(),
@@ -140,7 +195,7 @@ impl Input {
         Ok(Input {
             train: Box::new(ImageLoader::new(
                 train.clone(),
-                training_pipeline(&preprocess, size, settings.augment)?,
+                training_pipeline(task, &preprocess, size, settings.augment)?,
                 // Where features are cached this loader has nothing to do.
                 LoaderOptions { workers: if settings.caches_features() { 0 } else { workers }, ..options.clone() },
             )?),
@@ -162,7 +217,7 @@ impl Input {
     pub fn views(&self, augmented: bool) -> Result<ImageLoader> {
         let [_, height, width] = self.info.input;
         let pipeline = match augmented {
-            true => training_pipeline(&self.info.preprocess, [height, width], self.augment)?,
+            true => training_pipeline(self.info.task, &self.info.preprocess, [height, width], self.augment)?,
             false => Pipeline::evaluation(&self.info.preprocess)?,
         };
         let options = LoaderOptions {

@@ -56,7 +56,12 @@ impl Visitor for Walk {
 /// A net's layers in its own order.
 pub(crate) struct Layers {
     layers: Vec<Layer>,
+    /// How the names begin of heads that only training uses.
+    auxiliary: &'static [&'static str],
 }
+
+/// What torchvision calls the part of a segmentation net before its heads.
+const BACKBONE: &str = "backbone";
 
 fn is_below(path: &str, above: &str) -> bool {
     path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -71,16 +76,21 @@ pub(crate) struct Frozen {
 }
 
 impl Layers {
-    pub fn of(net: &dyn Module) -> Layers {
+    pub fn of(net: &dyn Module, auxiliary: &'static [&'static str]) -> Layers {
         let mut walk = Walk { prefix: String::new(), layers: Vec::new() };
         net.visit(&mut walk);
-        Layers { layers: walk.layers }
+        Layers { layers: walk.layers, auxiliary }
     }
 
-    /// The path of the head: the last layer with a weight matrix or kernel.
+    fn is_auxiliary(&self, layer: &Layer) -> bool {
+        self.auxiliary.iter().any(|start| layer.path.starts_with(start))
+    }
+
+    /// The path of the head: the last layer with a weight matrix or kernel, heads that only training uses left out.
     pub fn head(&self) -> Option<&str> {
-        let has_weight = |layer: &&Layer| layer.parameters.iter().any(|p| p.shape().rank() >= 2);
-        self.layers.iter().rev().find(has_weight).map(|layer| layer.path.as_str())
+        let is_head =
+            |layer: &&Layer| !self.is_auxiliary(layer) && layer.parameters.iter().any(|p| p.shape().rank() >= 2);
+        self.layers.iter().rev().find(is_head).map(|layer| layer.path.as_str())
     }
 
     /// The blocks with parameters, in order: children of the net, those of `features` and the like one by one. The last ends with
@@ -114,6 +124,10 @@ impl Layers {
         let (blocks, head) = (self.blocks(), self.head().unwrap_or_default().to_owned());
         let wanted: Box<dyn Fn(&Layer) -> bool> = match freeze {
             None => Box::new(|_| false),
+            // Nets that call a part so mean it.
+            Some(Freeze::Backbone) if blocks.iter().any(|block| block == BACKBONE) => {
+                Box::new(|layer| is_below(&layer.path, BACKBONE) || self.is_auxiliary(layer))
+            }
             Some(Freeze::Backbone) => Box::new(|layer| layer.path != head),
             Some(Freeze::Blocks(n)) if n >= blocks.len() => {
                 let fix =
@@ -171,7 +185,7 @@ mod tests {
             ("vgg11", "classifier.6", 9, "features.0", "classifier"),
         ] {
             let net = net(name);
-            let layers = Layers::of(&*net);
+            let layers = Layers::of(&*net, &[]);
             let found = layers.blocks();
             assert_eq!(layers.head(), Some(head), "{name}");
             assert_eq!(
@@ -186,7 +200,7 @@ mod tests {
     #[test]
     fn a_frozen_backbone_leaves_the_head_and_what_stands_before_it() {
         let net = net("mobilenet_v2");
-        let frozen = Layers::of(&*net).freeze(Some(Freeze::Backbone), false).unwrap().unwrap();
+        let frozen = Layers::of(&*net, &[]).freeze(Some(Freeze::Backbone), false).unwrap().unwrap();
         let free: Vec<String> =
             net.named_parameters().into_iter().filter(|(_, p)| p.requires_grad()).map(|(name, _)| name).collect();
         assert_eq!(free, ["classifier.1.weight", "classifier.1.bias"]);
@@ -196,9 +210,31 @@ mod tests {
     }
 
     #[test]
+    fn heads_for_training_alone_are_no_heads_and_a_backbone_is_what_the_net_calls_so() {
+        for (name, wanted) in [
+            ("googlenet", "fc"),
+            ("inception_v3", "fc"),
+            ("fcn_resnet50", "classifier.4"),
+            ("lraspp_mobilenet_v3_large", "classifier.high_classifier"),
+        ] {
+            let spec = find_model(name).unwrap();
+            let net = spec.structure([3, 96, 96], 5).unwrap();
+            let layers = Layers::of(&*net, spec.auxiliary);
+            assert_eq!(layers.head(), Some(wanted), "{name}");
+            if name != "fcn_resnet50" {
+                continue;
+            }
+            layers.freeze(Some(Freeze::Backbone), false).unwrap().unwrap();
+            let free = net.named_parameters().into_iter().filter(|(_, p)| p.requires_grad());
+            let free: Vec<String> = free.map(|(name, _)| name).collect();
+            assert!(!free.is_empty() && free.iter().all(|name| name.starts_with("classifier.")), "{free:?}");
+        }
+    }
+
+    #[test]
     fn dropout_within_the_frozen_part_is_still() {
         let net = net("vgg11");
-        let frozen = Layers::of(&*net).freeze(Some(Freeze::Backbone), false).unwrap().unwrap();
+        let frozen = Layers::of(&*net, &[]).freeze(Some(Freeze::Backbone), false).unwrap().unwrap();
         let still = |path: &str| frozen.layers.iter().any(|layer| layer == path);
         assert!(still("classifier.2") && still("classifier.3") && !still("classifier.5") && !still("classifier.6"));
     }
@@ -206,17 +242,17 @@ mod tests {
     #[test]
     fn a_number_of_blocks_or_batch_norms_alone_can_be_frozen() {
         let first = net("resnet18");
-        Layers::of(&*first).freeze(Some(Freeze::Blocks(3)), false).unwrap().unwrap();
+        Layers::of(&*first, &[]).freeze(Some(Freeze::Blocks(3)), false).unwrap().unwrap();
         let is_free = |net: &dyn Module, name: &str| {
             net.named_parameters().iter().find(|(found, _)| found == name).unwrap().1.requires_grad()
         };
         assert!(!is_free(&*first, "bn1.bias") && !is_free(&*first, "layer1.1.conv2.weight"));
         assert!(is_free(&*first, "layer2.0.conv1.weight"));
         let norms = net("resnet18");
-        Layers::of(&*norms).freeze(None, true).unwrap().unwrap();
+        Layers::of(&*norms, &[]).freeze(None, true).unwrap().unwrap();
         assert!(!is_free(&*norms, "layer4.1.bn2.weight") && is_free(&*norms, "layer4.1.conv2.weight"));
-        let error = Layers::of(&*norms).freeze(Some(Freeze::Blocks(7)), false).err().unwrap().to_string();
+        let error = Layers::of(&*norms, &[]).freeze(Some(Freeze::Blocks(7)), false).err().unwrap().to_string();
         assert!(error.contains("7 blocks"), "{error}");
-        assert!(Layers::of(&*net("lenet")).freeze(None, true).unwrap().is_none());
+        assert!(Layers::of(&*net("lenet"), &[]).freeze(None, true).unwrap().is_none());
     }
 }

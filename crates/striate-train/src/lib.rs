@@ -1,4 +1,4 @@
-//! Training of classifiers: from a data set and a few settings to a run folder.
+//! Training, of classifiers and for other tasks: from a data set and a few settings to a run folder.
 //!
 //! [`train`] does all of it and tells a [`Reporter`] how it goes; [`resume`] goes on with a run that was interrupted, with the
 //! very bits that the uninterrupted run would have given.
@@ -7,7 +7,7 @@
 //! use striate_train::{Quiet, TrainConfig, TrainOptions, train};
 //! let config = TrainConfig { epochs: Some(3), ..TrainConfig::default() };
 //! let outcome = train(&config, TrainOptions::default(), &mut Quiet)?;
-//! println!("{:.1} % of the test part, in {}", 100.0 * outcome.metrics.top1, outcome.folder.display());
+//! println!("{} of the test part, in {}", outcome.metrics.summary(), outcome.folder.display());
 //! # Ok::<(), striate_train::TrainError>(())
 //! ```
 #![forbid(unsafe_code)]
@@ -18,6 +18,7 @@ mod error;
 mod evaluate;
 mod features;
 mod folder;
+mod goal;
 mod input;
 mod layers;
 mod metrics;
@@ -35,7 +36,9 @@ pub use defaults::{Resolved, resolve};
 pub use error::{Result, TrainError};
 pub use evaluate::{Evaluation, Evaluator};
 pub use folder::RunFolder;
+pub use goal::{Counts, Goal};
 pub use input::evaluation_loader;
-pub use metrics::{ClassFigures, Metrics};
-pub use reporter::{EpochRecord, Event, Quiet, Reporter};
+pub use metrics::{ClassFigures, Figures, LabelFigures, Metrics, NumberFigures, PixelFigures};
+pub use reporter::{EpochRecord, Event, Named, Quiet, Reporter};
 pub use trainer::{Outcome, TrainOptions, resume, train};
+pub use tta::View;

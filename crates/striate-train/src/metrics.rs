@@ -1,29 +1,23 @@
 //! The figures of a finished run.
 
-use crate::Evaluation;
+use crate::{Counts, Evaluation};
 use serde::{Deserialize, Serialize};
+use striate_vision::metrics::{MultilabelMetrics, RegressionMetrics, SegmentationMetrics};
 
 /// What `metrics.json` holds: the figures of the best weights, fractions from 0 to 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// "test" or "val".
     pub split: String,
-    /// Part of the pictures whose best score is that of their class.
-    pub top1: f64,
-    /// Part of the pictures whose class is among the best min(5, classes).
-    pub top5: f64,
-    /// Mean cross-entropy.
+    /// Those of the task.
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// Mean loss, as [`Evaluation::loss`].
     pub loss: f64,
-    /// Mean of the classes' F1.
-    pub macro_f1: f64,
     /// Pictures.
     pub images: u64,
     /// Pictures that could not be read and were left out.
     pub skipped: usize,
-    /// Precision, recall and F1 of each class.
-    pub classes: Vec<ClassFigures>,
-    /// Counts, rows by true class, columns by predicted class.
-    pub confusion: Vec<Vec<u64>>,
     /// The epoch of the best weights, from 1, where they come from a training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best_epoch: Option<u64>,
@@ -32,6 +26,60 @@ pub struct Metrics {
     pub epochs: Option<u64>,
     /// Wall clock, over resumes.
     pub seconds: f64,
+}
+
+/// The figures of a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Figures {
+    /// One class.
+    Classify {
+        /// Part of the pictures whose best score is that of their class.
+        top1: f64,
+        /// Part of the pictures whose class is among the best min(5, classes).
+        top5: f64,
+        /// Mean of the classes' F1.
+        macro_f1: f64,
+        /// Precision, recall and F1 of each class.
+        classes: Vec<ClassFigures>,
+        /// Counts, rows by true class, columns by predicted class.
+        confusion: Vec<Vec<u64>>,
+    },
+    /// A class for each pixel.
+    Segment {
+        /// Mean of the classes' intersection over union, of those that occur or were given.
+        #[serde(rename = "mIoU")]
+        mean_iou: f64,
+        /// Part of the pixels that are right.
+        pixel_accuracy: f64,
+        /// By class.
+        classes: Vec<PixelFigures>,
+        /// Pixels, rows by true class, columns by predicted class.
+        confusion: Vec<Vec<u64>>,
+    },
+    /// Several labels.
+    Multilabel {
+        /// Mean of the labels' average precision.
+        #[serde(rename = "mAP")]
+        mean_average_precision: f64,
+        /// F1 over all labels together, at probability ½.
+        micro_f1: f64,
+        /// Mean of the labels' F1.
+        macro_f1: f64,
+        /// By label.
+        classes: Vec<LabelFigures>,
+    },
+    /// Numbers.
+    Regress {
+        /// Mean absolute error, mean of the numbers'.
+        mae: f64,
+        /// Root of the mean squared error.
+        rmse: f64,
+        /// Explained part of the variance, mean of the numbers'.
+        r2: f64,
+        /// By number.
+        numbers: Vec<NumberFigures>,
+    },
 }
 
 /// One class.
@@ -49,31 +97,177 @@ pub struct ClassFigures {
     pub support: u64,
 }
 
+/// One class of pixels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PixelFigures {
+    /// Its name.
+    pub name: String,
+    /// Intersection over union; none where it neither occurs nor was given.
+    pub iou: Option<f64>,
+    /// Of its pixels, the part that was given it.
+    pub recall: f64,
+    /// Pixels that have it.
+    pub pixels: u64,
+}
+
+/// One label.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LabelFigures {
+    /// Its name.
+    pub name: String,
+    /// Average precision; none where no picture has it.
+    pub ap: Option<f64>,
+    /// Precision, recall and F1 at probability ½, and the pictures that have it.
+    #[serde(flatten)]
+    pub at_half: striate_vision::metrics::ClassMetrics,
+}
+
+/// One number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NumberFigures {
+    /// Its name.
+    pub name: String,
+    /// Mean absolute error.
+    pub mae: f64,
+    /// Root of the mean squared error.
+    pub rmse: f64,
+    /// Explained part of the variance.
+    pub r2: f64,
+}
+
+fn rows(counts: &[u64], classes: usize) -> Vec<Vec<u64>> {
+    counts.chunks(classes.max(1)).map(<[u64]>::to_vec).collect()
+}
+
+fn segment(counts: &SegmentationMetrics, names: &[String]) -> Figures {
+    let class = |(class, name): (usize, &String)| PixelFigures {
+        name: name.clone(),
+        iou: counts.iou(class),
+        recall: counts.recall(class),
+        pixels: counts.support(class),
+    };
+    Figures::Segment {
+        mean_iou: counts.mean_iou(),
+        pixel_accuracy: counts.pixel_accuracy(),
+        classes: names.iter().enumerate().map(class).collect(),
+        confusion: rows(counts.confusion(), names.len()),
+    }
+}
+
+fn multilabel(counts: &MultilabelMetrics, names: &[String]) -> Figures {
+    let per_class = counts.per_class();
+    let class = |(class, name): (usize, &String)| LabelFigures {
+        name: name.clone(),
+        ap: counts.average_precision(class),
+        at_half: per_class[class],
+    };
+    Figures::Multilabel {
+        mean_average_precision: counts.mean_average_precision(),
+        micro_f1: counts.micro_f1(),
+        macro_f1: counts.macro_f1(),
+        classes: names.iter().enumerate().map(class).collect(),
+    }
+}
+
+fn regress(counts: &RegressionMetrics, names: &[String]) -> Figures {
+    let number = |(output, name): (usize, &String)| {
+        let f = counts.figures(output);
+        NumberFigures { name: name.clone(), mae: f.mae, rmse: f.rmse, r2: f.r2 }
+    };
+    let all = counts.overall();
+    let numbers = names.iter().enumerate().map(number).collect();
+    Figures::Regress { mae: all.mae, rmse: all.rmse, r2: all.r2, numbers }
+}
+
+impl Figures {
+    fn new(counts: &Counts, names: &[String]) -> Figures {
+        match counts {
+            Counts::Segment(counts) => segment(counts, names),
+            Counts::Multilabel(counts) => multilabel(counts, names),
+            Counts::Regress(counts) => regress(counts, names),
+            Counts::Classify(counts) => {
+                let class = |(m, name): (striate_vision::metrics::ClassMetrics, &String)| ClassFigures {
+                    name: name.clone(),
+                    precision: m.precision,
+                    recall: m.recall,
+                    f1: m.f1,
+                    support: m.support,
+                };
+                Figures::Classify {
+                    top1: counts.top1(),
+                    top5: counts.topk(),
+                    macro_f1: counts.macro_f1(),
+                    classes: counts.per_class().into_iter().zip(names).map(class).collect(),
+                    confusion: rows(counts.confusion(), names.len()),
+                }
+            }
+        }
+    }
+}
+
 impl Metrics {
     /// Of an evaluation on the part `split`.
     pub fn new(split: &str, evaluation: &Evaluation, class_names: &[String], seconds: f64) -> Metrics {
-        let counts = &evaluation.counts;
-        let per_class = counts.per_class().into_iter().zip(class_names);
-        let figures = |(m, name): (striate_vision::metrics::ClassMetrics, &String)| ClassFigures {
-            name: name.clone(),
-            precision: m.precision,
-            recall: m.recall,
-            f1: m.f1,
-            support: m.support,
-        };
         Metrics {
             split: split.to_owned(),
-            top1: counts.top1(),
-            top5: counts.topk(),
+            figures: Figures::new(&evaluation.counts, class_names),
             loss: evaluation.loss,
-            macro_f1: counts.macro_f1(),
-            images: counts.total(),
+            images: evaluation.counts.total(),
             skipped: evaluation.skipped,
-            classes: per_class.map(figures).collect(),
-            confusion: counts.confusion().chunks(class_names.len().max(1)).map(<[u64]>::to_vec).collect(),
             best_epoch: None,
             epochs: None,
             seconds,
+        }
+    }
+
+    /// The main figures in a line, such as `top1 91.20 %  top5 99.80 %  loss 0.2671  macro F1 0.9110`.
+    pub fn summary(&self) -> String {
+        let loss = self.loss;
+        match &self.figures {
+            Figures::Classify { top1, top5, macro_f1, .. } => {
+                format!("top1 {:.2} %  top5 {:.2} %  loss {loss:.4}  macro F1 {macro_f1:.4}", 100.0 * top1, 100.0 * top5)
+            }
+            Figures::Segment { mean_iou, pixel_accuracy, .. } => format!(
+                "mIoU {:.2} %  pixels right {:.2} %  loss {loss:.4}",
+                100.0 * mean_iou,
+                100.0 * pixel_accuracy
+            ),
+            Figures::Multilabel { mean_average_precision, micro_f1, macro_f1, .. } => format!(
+                "mAP {:.2} %  micro F1 {micro_f1:.4}  macro F1 {macro_f1:.4}  loss {loss:.4}",
+                100.0 * mean_average_precision
+            ),
+            Figures::Regress { mae, rmse, r2, .. } => format!("MAE {mae:.4}  RMSE {rmse:.4}  R² {r2:.4}  loss {loss:.4}"),
+        }
+    }
+
+    /// A table of the classes or numbers: its head, and a row for each.
+    pub fn table(&self) -> (Vec<&'static str>, Vec<Vec<String>>) {
+        let figure = |x: f64| format!("{x:.4}");
+        let maybe = |x: Option<f64>| x.map_or("–".to_owned(), figure);
+        match &self.figures {
+            Figures::Classify { classes, .. } => {
+                let row = |c: &ClassFigures| {
+                    vec![c.name.clone(), figure(c.precision), figure(c.recall), figure(c.f1), c.support.to_string()]
+                };
+                let there = classes.iter().filter(|class| class.support > 0 || class.precision > 0.0);
+                (vec!["class", "precision", "recall", "F1", "pictures"], there.map(row).collect())
+            }
+            Figures::Segment { classes, .. } => {
+                let row = |c: &PixelFigures| vec![c.name.clone(), maybe(c.iou), figure(c.recall), c.pixels.to_string()];
+                (vec!["class", "IoU", "recall", "pixels"], classes.iter().map(row).collect())
+            }
+            Figures::Multilabel { classes, .. } => {
+                let row = |c: &LabelFigures| {
+                    let m = c.at_half;
+                    let figures = [maybe(c.ap), figure(m.precision), figure(m.recall), figure(m.f1), m.support.to_string()];
+                    [vec![c.name.clone()], figures.to_vec()].concat()
+                };
+                (vec!["label", "AP", "precision", "recall", "F1", "pictures"], classes.iter().map(row).collect())
+            }
+            Figures::Regress { numbers, .. } => {
+                let row = |n: &NumberFigures| vec![n.name.clone(), figure(n.mae), figure(n.rmse), figure(n.r2)];
+                (vec!["number", "MAE", "RMSE", "R²"], numbers.iter().map(row).collect())
+            }
         }
     }
 }

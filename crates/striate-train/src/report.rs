@@ -1,6 +1,6 @@
 //! `report.html`: one file, no script, nothing from elsewhere.
 
-use crate::{EpochRecord, Metrics};
+use crate::{EpochRecord, Figures, Metrics};
 use std::fmt::Write;
 
 /// Width and height of a chart.
@@ -34,7 +34,8 @@ fn chart(title: &str, curves: &[Curve<'_>]) -> String {
             y + 4.0
         );
     }
-    for (index, Curve(name, colour, values)) in curves.iter().enumerate() {
+    let drawn = curves.iter().filter(|curve| curve.2.iter().any(|v| v.is_finite()));
+    for (index, Curve(name, colour, values)) in drawn.enumerate() {
         let steps = (values.len().max(2) - 1) as f64;
         let point = |(i, v): (usize, &f64)| {
             let x = MARGIN + (w - MARGIN - 10.0) * i as f64 / steps;
@@ -52,62 +53,71 @@ fn chart(title: &str, curves: &[Curve<'_>]) -> String {
     svg + "</svg></figure>"
 }
 
-fn confusion_table(metrics: &Metrics) -> String {
-    let head: String = metrics.classes.iter().map(|c| format!("<th>{}</th>", escape(&c.name))).collect();
-    let mut table = format!("<table><tr><th>true \\ predicted</th>{head}</tr>");
-    for (row, class) in metrics.confusion.iter().zip(&metrics.classes) {
+fn confusion_table(classes: &[&String], confusion: &[Vec<u64>]) -> String {
+    let head: String = classes.iter().map(|name| format!("<th>{}</th>", escape(name))).collect();
+    let mut table = format!("<h2>Confusion</h2><table><tr><th>true \\ predicted</th>{head}</tr>");
+    for (row, name) in confusion.iter().zip(classes) {
         let total = row.iter().sum::<u64>().max(1) as f64;
         let cell =
             |n: &u64| format!("<td style=\"background:rgba(31,119,180,{:.2})\">{n}</td>", 0.8 * *n as f64 / total);
         let cells: String = row.iter().map(cell).collect();
-        let _ = write!(table, "<tr><th>{}</th>{cells}</tr>", escape(&class.name));
+        let _ = write!(table, "<tr><th>{}</th>{cells}</tr>", escape(name));
     }
     table + "</table>"
 }
 
+/// Most classes whose confusion is shown.
+const MOST_CLASSES: usize = 100;
+
+fn confusion(metrics: &Metrics) -> String {
+    let (classes, confusion): (Vec<&String>, _) = match &metrics.figures {
+        Figures::Classify { classes, confusion, .. } => (classes.iter().map(|c| &c.name).collect(), confusion),
+        Figures::Segment { classes, confusion, .. } => (classes.iter().map(|c| &c.name).collect(), confusion),
+        Figures::Multilabel { .. } | Figures::Regress { .. } => return String::new(),
+    };
+    if classes.len() <= MOST_CLASSES { confusion_table(&classes, confusion) } else { String::new() }
+}
+
+/// A chart of the loss, and one for each figure of val, with that of training where it has the same name.
+fn charts(epochs: &[EpochRecord]) -> String {
+    let values = |of: &dyn Fn(&EpochRecord) -> f64| epochs.iter().map(of).collect::<Vec<f64>>();
+    let (train, val) = ("#1f77b4", "#d62728");
+    let loss = [Curve("train", train, values(&|e| e.train_loss)), Curve("val", val, values(&|e| e.val_loss))];
+    let mut out = chart("Loss", &loss);
+    let names = epochs.first().map(|e| e.figures.0.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>());
+    for name in names.unwrap_or_default().iter().filter_map(|name| name.strip_prefix("val_")) {
+        let of = |part: &str| {
+            let name = format!("{part}_{name}");
+            values(&|e| e.figures.get(&name).unwrap_or(f64::NAN))
+        };
+        out += &chart(name, &[Curve("train", train, of("train")), Curve("val", val, of("val"))]);
+    }
+    out
+}
+
 /// The page.
 pub(crate) fn render(title: &str, settings: &str, epochs: &[EpochRecord], metrics: &Metrics) -> String {
-    let values = |of: fn(&EpochRecord) -> f64| epochs.iter().map(of).collect::<Vec<f64>>();
-    let loss = chart(
-        "Loss",
-        &[Curve("train", "#1f77b4", values(|e| e.train_loss)), Curve("val", "#d62728", values(|e| e.val_loss))],
-    );
-    let top1 = chart(
-        "Top-1",
-        &[Curve("train", "#1f77b4", values(|e| e.train_top1)), Curve("val", "#d62728", values(|e| e.val_top1))],
-    );
-    let class_rows: String = metrics
-        .classes
-        .iter()
-        .map(|c| {
-            format!(
-                "<tr><th>{}</th><td>{:.3}</td><td>{:.3}</td><td>{:.3}</td><td>{}</td></tr>",
-                escape(&c.name),
-                c.precision,
-                c.recall,
-                c.f1,
-                c.support
-            )
-        })
-        .collect();
-    let confusion = if metrics.classes.len() <= 100 { confusion_table(metrics) } else { String::new() };
+    let (head, rows) = metrics.table();
+    let cells = |row: &[String], tag: &str| -> String {
+        row.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect()
+    };
+    let head: Vec<String> = head.into_iter().map(str::to_owned).collect();
+    let body: String = rows.iter().map(|row| format!("<tr>{}</tr>", cells(row, "td"))).collect();
     format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title><style>\
          body{{font:15px system-ui,sans-serif;margin:2rem;max-width:64rem}}figure{{display:inline-block;margin:0 1rem 1rem 0}}\
          svg{{background:#fafafa;font-size:11px}}.g{{stroke:#ddd}}table{{border-collapse:collapse;margin:1rem 0;font-size:13px}}\
          td,th{{padding:.2rem .5rem;text-align:right;border:1px solid #ddd}}pre{{background:#f5f5f5;padding:1rem}}</style>\
-         <h1>{title}</h1><p>On {} ({} pictures): top-1 <b>{:.2} %</b>, top-5 {:.2} %, loss {:.4}, macro F1 {:.4}. \
-         Best epoch {} of {}.</p>{loss}{top1}<h2>Classes</h2>\
-         <table><tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>pictures</th></tr>{class_rows}</table>\
-         <h2>Confusion</h2>{confusion}<h2>Settings</h2><pre>{}</pre></html>\n",
+         <h1>{title}</h1><p>On {} ({} pictures): <b>{}</b>. Best epoch {} of {}.</p>{}\
+         <table><tr>{}</tr>{body}</table>{}<h2>Settings</h2><pre>{}</pre></html>\n",
         escape(&metrics.split),
         metrics.images,
-        100.0 * metrics.top1,
-        100.0 * metrics.top5,
-        metrics.loss,
-        metrics.macro_f1,
+        escape(&metrics.summary()),
         metrics.best_epoch.unwrap_or(0),
         metrics.epochs.unwrap_or(0),
+        charts(epochs),
+        cells(&head, "th"),
+        confusion(metrics),
         escape(settings),
         title = escape(title),
     )

@@ -1,11 +1,36 @@
 //! How a training tells the world how it goes.
 
 use crate::Metrics;
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use std::path::Path;
 
+/// Figures with their names, which depend on the task; in JSON they stand among the other keys.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Named(pub Vec<(String, f64)>);
+
+impl Named {
+    /// The figure of a name.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| *value)
+    }
+}
+
+impl Serialize for Named {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        self.0.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
+        map.end()
+    }
+}
+
+/// A figure under a name.
+pub(crate) fn serialize_figure<S: Serializer>(figure: &(&str, f64), serializer: S) -> Result<S::Ok, S::Error> {
+    Named(vec![(figure.0.to_owned(), figure.1)]).serialize(serializer)
+}
+
 /// The figures of an epoch.
-#[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EpochRecord {
     /// From 1.
     pub epoch: u64,
@@ -15,14 +40,13 @@ pub struct EpochRecord {
     pub step: u64,
     /// Mean loss over the training batches, as it was optimised.
     pub train_loss: f64,
-    /// Part of the training pictures that were right, in training mode.
-    pub train_top1: f64,
-    /// Cross-entropy on val.
+    /// Loss on val, without smoothing.
     pub val_loss: f64,
-    /// Part of val that was right.
-    pub val_top1: f64,
-    /// Part of val with the class among the best five.
-    pub val_top5: f64,
+    /// Those of the task: `train_top1` (in training mode), `val_top1`, `val_top5`; for pixels `train_pixel_accuracy`, `val_mIoU`,
+    /// `val_pixel_accuracy`; for labels `train_accuracy`, `val_mAP`, `val_micro_f1`; for numbers `train_error` (of scaled
+    /// numbers), `val_mae`, `val_r2`.
+    #[serde(flatten)]
+    pub figures: Named,
     /// Learning rate of the last step.
     pub lr: f64,
     /// Whether these are the best weights so far.
@@ -71,8 +95,9 @@ pub enum Event<'a> {
         step: u64,
         /// Mean over the epoch so far.
         loss: f64,
-        /// Mean over the epoch so far.
-        top1: f64,
+        /// Mean over the epoch so far of what the task looks at: `top1`, `pixel_accuracy`, `accuracy` or `error`.
+        #[serde(flatten, serialize_with = "serialize_figure")]
+        figure: (&'a str, f64),
         /// Learning rate of the step.
         lr: f64,
         /// Pictures a second, since this process began the epoch.

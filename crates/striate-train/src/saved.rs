@@ -20,11 +20,11 @@ pub(crate) struct Counters {
     pub step: u64,
     /// Of the epoch so far.
     pub loss_sum: f64,
-    pub correct: f64,
+    pub figure_sum: f64,
     pub lr: f64,
     /// Of the best epoch (from 1; 0 for none yet).
     pub best_epoch: u64,
-    pub best_top1: f64,
+    pub best_score: f64,
     pub best_loss: f64,
     /// Epochs since then.
     pub waited: u64,

@@ -1,6 +1,7 @@
 //! One training step as a graph: forward, loss, gradients, updates.
 
-use crate::config::{OptimizerName, ScheduleName, Settings};
+use crate::config::{Freeze, OptimizerName, ScheduleName, Settings};
+use crate::goal::{Goal, Loss};
 use crate::layers::Layers;
 use crate::{Result, TrainError};
 use std::sync::Arc;
@@ -10,17 +11,16 @@ use striate_graph::{
     first_non_finite, gradients,
 };
 use striate_nn::Module;
-use striate_nn::loss::CrossEntropyLoss;
 use striate_nn::optim::{
     Adam, AdamW, Clip, Ema, Lion, LrScheduler, OneCycleLR, Optimizer, ParamGroup, RMSprop, Rule, SGD, Schedule,
     param_groups_no_decay,
 };
 use striate_vision::data::Batch;
 
-/// Mean loss and number of hits of one step.
+/// Mean loss of one step, and its figure times the number of its pictures (for a classifier its hits).
 pub(crate) struct StepResult {
     pub loss: f64,
-    pub correct: f64,
+    pub figure: f64,
 }
 
 /// Everything that a step reads and writes.
@@ -37,7 +37,7 @@ pub(crate) struct Stepper {
 }
 
 /// The optimizer of the settings over a net.
-fn make_optimizer(net: &dyn Module, settings: &Settings) -> Optimizer {
+fn make_optimizer(net: &dyn Module, settings: &Settings, problem: &Problem) -> Optimizer {
     let s = settings;
     let rule: Rule = match s.optimizer {
         OptimizerName::Sgd => SGD::new(s.lr).momentum(s.momentum).nesterov(s.momentum > 0.0).into(),
@@ -52,7 +52,7 @@ fn make_optimizer(net: &dyn Module, settings: &Settings) -> Optimizer {
         return Optimizer::new(rule, param_groups_no_decay(net)).clip(clip);
     }
     // A group for each learning rate, with and without decay; frozen parameters are in none.
-    let places = Layers::of(net).places();
+    let places = Layers::of(net, problem.auxiliary).places();
     let last = places.iter().map(|(_, block, _)| *block).max().unwrap_or(0);
     let mut groups: Vec<(f64, bool, Vec<Parameter>)> = Vec::new();
     for (parameter, block, in_head) in places.into_iter().filter(|(p, ..)| p.requires_grad()) {
@@ -118,6 +118,11 @@ impl Stepper {
         self.memory
     }
 
+    /// What the steps are for.
+    pub fn goal(&self) -> &Goal {
+        &self.parts.goal
+    }
+
     /// Where the steps begin, if not at the pictures.
     pub fn cut(&self) -> Option<&Cut> {
         self.parts.cut.as_ref()
@@ -129,18 +134,18 @@ impl Stepper {
         problem: &Problem,
         (options, team): (&CompileOptions, &Arc<Team>),
     ) -> Result<Stepper> {
-        let optimizer = make_optimizer(net, settings);
+        let optimizer = make_optimizer(net, settings, problem);
         let lrs = optimizer.lrs();
         let scheduler = LrScheduler::new(make_schedule(settings, problem.steps, &lrs), &lrs)?;
         let ema = (settings.ema > 0.0)
             .then(|| Ema::new(net, settings.ema).warm_up(problem.batches as f64).copy(&problem.frozen));
-        let mut loss = CrossEntropyLoss::new().label_smoothing(settings.label_smoothing);
-        if let Some(weight) = &problem.class_weights {
-            loss = loss.weight(weight.clone());
-        }
+        let goal = problem.goal.clone();
+        let loss = Loss::new(goal.task, settings.label_smoothing, problem.class_weights.as_ref());
         let mixed = settings.mixing.mixing().is_on();
-        let (shape, classes, frozen) = (problem.shape, problem.classes, problem.frozen.clone());
-        let mut parts = Parts { loss, shape, classes, mixed, frozen, cut: None };
+        let (shape, frozen) = (problem.shape, problem.frozen.clone());
+        // Heads for training alone are frozen with all else before the head: they teach nothing.
+        let auxiliary = settings.freeze != Some(Freeze::Backbone);
+        let mut parts = Parts { goal, loss, shape, mixed, auxiliary, frozen, cut: None };
         let graph = parts.train_graph(net, &optimizer, problem.cut)?;
         let run = |graph: &Graph| -> Result<Session> {
             Ok(Session::with_team(Program::compile(graph, options)?, team.clone()))
@@ -157,10 +162,7 @@ impl Stepper {
     pub fn run(&mut self, net: &dyn Module, batch: &Batch, step: u64) -> Result<StepResult> {
         self.optimizer.set_lrs(self.scheduler.lrs());
         let images = self.parts.inputs(batch)?;
-        let targets = match self.parts.mixed {
-            true => batch.target_array().ok_or_else(|| Error::Internal("a mixed batch has no soft targets".into()))?,
-            false => batch.label_array(),
-        };
+        let targets = self.parts.goal.targets(batch, self.parts.mixed)?;
         let labels = batch.label_array();
         let hyper = self.optimizer.hyper_inputs();
         let mut inputs: Vec<(&str, &Array)> = images.iter().map(|(name, array)| (name.as_str(), array)).collect();
@@ -174,8 +176,8 @@ impl Stepper {
         self.session.set_step(step);
         let outcome = self.session.run(&inputs).map(|outputs| [outputs[0].item(), outputs[1].item()]);
         match outcome {
-            Ok([loss, correct]) => {
-                let result = StepResult { loss: loss?, correct: correct? };
+            Ok([loss, figure]) => {
+                let result = StepResult { loss: loss?, figure: figure? };
                 self.scheduler.step();
                 self.average(step)?;
                 Ok(result)
@@ -205,11 +207,11 @@ impl Stepper {
         step: u64,
     ) -> Option<String> {
         if self.parts.cut.is_some() {
-            return Layers::of(net).head().map(str::to_owned);
+            return Layers::of(net, &[]).head().map(str::to_owned);
         }
         let trace = Trace::new(Mode::Train);
-        let (loss, correct) = self.parts.forward(&trace, net);
-        let graph = trace.finish(&[("loss", &loss), ("correct", &correct)]).ok()?;
+        let (loss, figure) = self.parts.forward(&trace, net);
+        let graph = trace.finish(&[("loss", &loss), ("figure", &figure)]).ok()?;
         let mut inputs: Vec<(&str, Array)> =
             images.iter().map(|(name, array)| (name.as_str(), array.clone())).collect();
         inputs.push(("targets", targets.clone()));
@@ -225,13 +227,15 @@ impl Stepper {
 pub(crate) struct Problem {
     /// [N, C, H, W] of a batch.
     pub shape: [usize; 4],
-    pub classes: usize,
+    pub goal: Goal,
     /// Of an epoch.
     pub batches: u64,
     /// Of the run.
     pub steps: u64,
     /// [classes]
     pub class_weights: Option<Array>,
+    /// How the names begin of heads that only training uses.
+    pub auxiliary: &'static [&'static str],
     /// Layers that behave as in evaluation.
     pub frozen: Vec<String>,
     /// Whether the frozen part is left out of the steps, as far as that is possible.
@@ -290,10 +294,12 @@ impl Cut {
 
 /// What the forward graph depends on.
 struct Parts {
-    loss: CrossEntropyLoss,
+    goal: Goal,
+    loss: Loss,
     shape: [usize; 4],
-    classes: usize,
     mixed: bool,
+    /// Whether heads that only training uses count.
+    auxiliary: bool,
     frozen: Vec<String>,
     cut: Option<Cut>,
 }
@@ -307,31 +313,22 @@ impl Parts {
         }
     }
 
-    /// Loss and number of hits.
+    /// Loss and figure.
     fn forward(&self, trace: &Trace, net: &dyn Module) -> (Tensor, Tensor) {
-        let n = self.shape[0];
         trace.freeze(&self.frozen);
         let images = trace.input("images", self.shape, DType::F32);
-        let logits = net.call(&images);
-        let (targets, labels) = match self.mixed {
-            true => (trace.input("targets", [n, self.classes], DType::F32), trace.input("labels", [n], DType::I64)),
-            false => {
-                let labels = trace.input("targets", [n], DType::I64);
-                (labels.clone(), labels)
-            }
-        };
-        let loss = self.loss.call(&logits, &targets);
-        let correct = logits.argmax(1, false).eq(&labels).cast(DType::F32).sum_all();
-        (loss, correct)
+        let mut outputs = net.call_training(&images);
+        outputs.truncate(if self.auxiliary { outputs.len() } else { 1 });
+        self.loss.call(trace, &outputs, self.mixed)
     }
 
     /// The graph of a step; with `cut` that of what lies behind the frozen part, where there is one.
     fn train_graph(&mut self, net: &dyn Module, optimizer: &Optimizer, cut: bool) -> Result<Graph> {
         let trace = Trace::new(Mode::Train);
-        let (loss, correct) = self.forward(&trace, net);
+        let (loss, figure) = self.forward(&trace, net);
         trace.check()?;
         let found = match cut {
-            true => trace.clone().finish(&[("loss", &loss), ("correct", &correct)]).map(|g| Cut::of(&g, "images"))?,
+            true => trace.clone().finish(&[("loss", &loss), ("figure", &figure)]).map(|g| Cut::of(&g, "images"))?,
             false => None,
         };
         let cells: Vec<_> = net.parameters().into_iter().filter(|p| p.requires_grad()).collect();
@@ -340,7 +337,7 @@ impl Parts {
         let pairs: Vec<_> = cells.into_iter().zip(gradients).collect();
         optimizer.record(&trace, &pairs);
         trace.guard(&loss);
-        let graph = trace.finish(&[("loss", &loss), ("correct", &correct)])?;
+        let graph = trace.finish(&[("loss", &loss), ("figure", &figure)])?;
         let Some((cut, at)) = found else { return Ok(graph) };
         self.cut = Some(cut);
         Ok(graph.after(&at))

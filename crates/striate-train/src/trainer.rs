@@ -1,14 +1,15 @@
 //! The run: epochs of steps, evaluation, the best weights, and the end.
 
 use crate::config::{ClassWeights, Settings, TrainConfig};
-use crate::features::{Backbone, FeatureLoader, MOST_BYTES, Table, Watch};
+use crate::features::{Backbone, FeatureLoader, MOST_IN_FILE, Table, Watch};
 use crate::folder::{Logs, read_results};
+use crate::goal::val_figures;
 use crate::input::{Input, evaluation_loader};
 use crate::layers::Layers;
 use crate::saved::{self, Counters};
 use crate::step::{Problem, Stepper};
 use crate::{
-    EpochRecord, Evaluation, Evaluator, Event, Metrics, Reporter, Resolved, Result, RunFolder, TrainError, report,
+    EpochRecord, Evaluation, Evaluator, Event, Goal, Metrics, Named, Reporter, Resolved, Result, RunFolder, TrainError, report,
     resolve,
 };
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use striate_graph::machine::{Team, default_threads};
 use striate_graph::{Array, CompileOptions, Error};
 use striate_io::read_latest;
 use striate_nn::Module;
-use striate_vision::data::{DatasetSource, open_dataset, open_embedded};
+use striate_vision::data::{DatasetSource, Wanted, open_dataset_as, open_embedded};
 use striate_vision::models::{Pretrained, find_model, load_model, save_model};
 
 /// Longest time between two checkpoints.
@@ -53,12 +54,12 @@ pub struct Outcome {
 
 fn open_source(settings: &TrainConfig) -> Result<DatasetSource> {
     Ok(match settings.data.as_deref() {
-        Some(data) => open_dataset(data)?,
+        Some(data) => open_dataset_as(data, &Wanted { task: settings.task, class_names: None })?,
         None => open_embedded()?,
     })
 }
 
-/// Trains a classifier as `config` says, into a new run folder.
+/// Trains a net as `config` says, into a new run folder.
 ///
 /// # Errors
 /// See [`TrainError`]; nothing is written before settings, data and model are known to fit.
@@ -73,7 +74,7 @@ pub fn train(config: &TrainConfig, options: TrainOptions, reporter: &mut dyn Rep
     }
     let prepared = Prepared::new(&source, &settings, pretrained)?;
     let folder = |settings: &Settings| {
-        let project = settings.project.clone().unwrap_or_else(|| PathBuf::from("runs/classify"));
+        let project = settings.project.clone().unwrap_or_else(|| PathBuf::from(format!("runs/{}", source.task)));
         let folder = RunFolder::create(&project, settings.name.as_deref().unwrap_or("train"))?;
         folder.write_args(settings)?;
         Ok(folder)
@@ -106,6 +107,7 @@ pub fn resume(
         head_lr_factor: Some(1.0),
         layer_decay: Some(1.0),
         feature_views: Some(0),
+        feature_memory: Some(2048),
         freeze_bn: Some(false),
         ..TrainConfig::default()
     };
@@ -150,7 +152,7 @@ impl Prepared {
         let input = Input::new(source, settings, threads)?;
         let net = find_model(&settings.model)?.build(input.info.input, input.info.class_names.len(), settings.seed)?;
         let mut notes = input.notes.clone();
-        let layers = Layers::of(&*net);
+        let layers = Layers::of(&*net, find_model(&settings.model)?.auxiliary);
         if let Some(pretrained) = pretrained {
             notes.extend(pretrained.load_into(&*net, layers.head().unwrap_or_default(), &input.info.class_names)?);
         }
@@ -189,23 +191,24 @@ impl Run {
         let Prepared { input, net, threads, mut notes, frozen } = prepared;
         let compile = CompileOptions { exact: settings.exact, threads, ..CompileOptions::default() };
         let team = Arc::new(Team::new(threads));
-        let classes = input.info.class_names.len();
+        let goal = Goal::of(&input.info);
         let [channels, height, width] = input.info.input;
         let batches = input.train.batches() as u64;
         let weights = (settings.class_weights == ClassWeights::Balanced).then(|| input.balanced.clone());
         let problem = Problem {
             shape: [settings.batch, channels, height, width],
-            classes,
+            goal: goal.clone(),
             batches,
             steps: batches * settings.epochs,
-            class_weights: weights.map(|w| Array::from_vec([classes], w)).transpose()?,
+            class_weights: weights.map(|w| Array::from_vec([goal.outputs], w)).transpose()?,
+            auxiliary: find_model(&settings.model)?.auxiliary,
             frozen,
             cut: settings.caches_features(),
         };
         let stepper = Stepper::new(&*net, &settings, &problem, (&compile, &team))?;
         notes.push(format!("a step needs {} MiB of memory, the process included", stepper.memory() >> 20));
         let folder = folder(&settings)?;
-        let evaluator = Evaluator::new(classes, compile.clone(), team.clone());
+        let evaluator = Evaluator::new(goal, compile.clone(), team.clone());
         let saved_at = Instant::now();
         let (logs, earlier) = (None, 0.0);
         Ok(Run {
@@ -252,7 +255,7 @@ impl Run {
 
     fn start(mut self, mut counters: Counters, reporter: &mut dyn Reporter) -> Result<Outcome> {
         self.earlier = counters.seconds;
-        self.logs = Some(Logs::open(&self.folder, counters.logs)?);
+        self.logs = Some(Logs::open(&self.folder, self.input.info.task, counters.logs)?);
         let started = Event::Start {
             folder: self.folder.path(),
             model: &self.settings.model.clone(),
@@ -281,21 +284,28 @@ impl Run {
         let began = Instant::now();
         let backbone = Backbone { net: &*self.net, cut: &cut, options: &self.compile, team: &self.team };
         let mut watch = Watch { stop: &self.options.stop, reporter, folder: self.folder.path() };
-        // As many random views as fit into memory.
-        let one = 4 * cut.width() * self.input.train_len;
-        let views = self.settings.feature_views.min((MOST_BYTES / one.max(1)).saturating_sub(1) as u64);
-        let (mut train, mut val) = (Table::default(), Table::default());
+        // As many random views as a file holds; in memory where they fit there.
+        let one = 4 * (cut.width() * self.input.train_len) as u64;
+        let views = self.settings.feature_views.min((MOST_IN_FILE / one.max(1)).saturating_sub(1));
+        let all = one * (1 + views) + 4 * (cut.width() * self.input.val_len) as u64;
+        let in_file = all > (self.settings.feature_memory as u64) << 20;
+        let table = |name: &str| match in_file {
+            true => Table::in_file(self.folder.path().join(name)),
+            false => Ok(Table::default()),
+        };
+        let (mut train, mut val) = (table("features-train.tmp")?, table("features-val.tmp")?);
         train.add(&backbone, &mut self.input.views(false)?, 1, &mut watch)?;
         if views > 0 {
             train.add(&backbone, &mut self.input.views(true)?, views, &mut watch)?;
         }
         val.add(&backbone, &mut self.input.val_views()?, 1, &mut watch)?;
         let message = format!(
-            "features of the frozen backbone: {} views of {} pictures, {} values each, {:.1} MiB, {:.1} s",
+            "features of the frozen backbone: {} views of {} pictures, {} values each, {:.1} MiB in {}, {:.1} s",
             train.views(),
             self.input.train_len,
             cut.width(),
             (train.bytes() + val.bytes()) as f64 / f64::from(1 << 20),
+            if in_file { "a file" } else { "memory" },
             began.elapsed().as_secs_f64()
         );
         reporter.event(&Event::Note { message: &message });
@@ -303,7 +313,7 @@ impl Run {
         self.input.train = Box::new(FeatureLoader::new(train, classes, batch, Some(self.settings.seed)));
         self.input.val = Box::new(FeatureLoader::new(val, classes, batch.min(self.input.val_len), None));
         self.evaluator =
-            Evaluator::new(classes, self.compile.clone(), self.team.clone()).behind(cut, self.input.info.input);
+            Evaluator::new(Goal::of(&self.input.info), self.compile.clone(), self.team.clone()).behind(cut, self.input.info.input);
         Ok(())
     }
 
@@ -312,13 +322,14 @@ impl Run {
         let batches = self.input.train.batches() as u64;
         self.input.train.start(counters.epoch, counters.batch as usize)?;
         let (began, first) = (Instant::now(), counters.batch);
+        let figure = self.stepper.goal().train_figure();
         while counters.batch < batches {
             let Some(batch) = self.input.train.next_batch()? else { break };
             counters.lr = self.stepper.scheduler.lrs().first().copied().unwrap_or(0.0);
             let result = self.stepper.run(&*self.net, &batch, counters.step)?;
             self.input.train.recycle(batch);
             counters.loss_sum += result.loss;
-            counters.correct += result.correct;
+            counters.figure_sum += result.figure;
             counters.batch += 1;
             counters.step += 1;
             let pictures = (counters.batch - first) as f64 * self.settings.batch as f64;
@@ -329,7 +340,7 @@ impl Run {
                 batches,
                 step: counters.step,
                 loss: counters.loss_sum / counters.batch as f64,
-                top1: counters.correct / (counters.batch as f64 * self.settings.batch as f64),
+                figure: (figure, counters.figure_sum / (counters.batch as f64 * self.settings.batch as f64)),
                 lr: counters.lr,
                 images_per_s: pictures / began.elapsed().as_secs_f64(),
             };
@@ -384,25 +395,30 @@ impl Run {
             let (step, epoch) = (counters.step, counters.epoch + 1);
             return Err(TrainError::NonFinite { what: "the validation loss", value, step, epoch, layer: None, lr });
         }
-        let (top1, loss) = (evaluation.counts.top1(), evaluation.loss);
+        let (score, loss) = (evaluation.score(), evaluation.loss);
         let first = counters.best_epoch == 0;
-        let best = first || top1 > counters.best_top1 || (top1 == counters.best_top1 && loss < counters.best_loss);
+        let best = first || score > counters.best_score || (score == counters.best_score && loss < counters.best_loss);
         let steps = batches.max(1) as f64;
+        let goal = self.stepper.goal();
+        let mut figures = vec![(
+            format!("train_{}", goal.train_figure()),
+            counters.figure_sum / (steps * self.settings.batch as f64),
+        )];
+        let of_val = val_figures(goal.task).into_iter().zip(evaluation.counts.figures());
+        figures.extend(of_val.map(|(name, value)| (format!("val_{name}"), value)));
         let record = EpochRecord {
             epoch: counters.epoch + 1,
             epochs: self.settings.epochs,
             step: counters.step,
             train_loss: counters.loss_sum / steps,
-            train_top1: counters.correct / (steps * self.settings.batch as f64),
             val_loss: loss,
-            val_top1: top1,
-            val_top5: evaluation.counts.topk(),
+            figures: Named(figures),
             lr: counters.lr,
             best,
             seconds: self.seconds(),
         };
         if best {
-            (counters.best_epoch, counters.best_top1, counters.best_loss) = (record.epoch, top1, loss);
+            (counters.best_epoch, counters.best_score, counters.best_loss) = (record.epoch, score, loss);
             counters.waited = 0;
         } else {
             counters.waited += 1;
@@ -411,7 +427,7 @@ impl Run {
         self.logs()?.epoch(&record)?;
         self.logs()?.event(&Event::Epoch(&record))?;
         reporter.event(&Event::Epoch(&record));
-        (counters.epoch, counters.batch, counters.loss_sum, counters.correct) = (record.epoch, 0, 0.0, 0.0);
+        (counters.epoch, counters.batch, counters.loss_sum, counters.figure_sum) = (record.epoch, 0, 0.0, 0.0);
         counters.finished = record.epoch >= self.settings.epochs;
         if self.settings.patience > 0 && counters.waited >= self.settings.patience && !counters.finished {
             counters.finished = true;
@@ -437,7 +453,8 @@ impl Run {
     fn finish(mut self, counters: &Counters, reporter: &mut dyn Reporter) -> Result<Outcome> {
         let best = load_model(&self.folder.best())?;
         let names = self.input.info.class_names.clone();
-        let mut evaluator = Evaluator::new(names.len(), self.compile.clone(), self.team.clone());
+        let goal = Goal::of(&self.input.info);
+        let mut evaluator = Evaluator::new(goal, self.compile.clone(), self.team.clone());
         let (split, evaluation) = match self.input.test.take() {
             Some(part) => {
                 let batch = self.settings.batch.min(part.len());

@@ -1,8 +1,17 @@
-//! Test-time augmentation: a net looks at several views of each picture, and its probabilities are averaged.
+//! Test-time augmentation: a net looks at several views of each picture, and what it says of them is averaged.
 
 use crate::Tta;
 use striate_graph::{Array, Error, Result};
 use striate_vision::transforms::{Preprocess, ResizeTo, TransformError};
+
+/// A view of a batch of pictures.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// [N, C, H, W]
+    pub images: Array,
+    /// Whether left is right.
+    pub mirrored: bool,
+}
 
 impl Tta {
     fn flips(self) -> bool {
@@ -36,7 +45,7 @@ impl Tta {
     ///
     /// # Errors
     /// Pictures that are no f32 or smaller than the views.
-    pub fn views(self, images: &Array, [height, width]: [usize; 2]) -> Result<Vec<Array>> {
+    pub fn views(self, images: &Array, [height, width]: [usize; 2]) -> Result<Vec<View>> {
         let &[n, c, h, w] = images.shape().dims() else {
             return Err(Error::Internal(format!("pictures of shape {}", images.shape())));
         };
@@ -63,30 +72,11 @@ impl Tta {
                         }
                     }
                 }
-                views.push(Array::from_vec([n, c, height, width], view)?);
+                views.push(View { images: Array::from_vec([n, c, height, width], view)?, mirrored });
             }
         }
         Ok(views)
     }
-}
-
-/// Logarithms of the mean of the softmax of several logits `[N, classes]`.
-pub(crate) fn mean_logits(all: &[Array], classes: usize) -> Result<Array> {
-    let mut sums = vec![0f64; all[0].numel()];
-    for logits in all {
-        for (row, sums) in logits.f32s()?.chunks_exact(classes).zip(sums.chunks_exact_mut(classes)) {
-            let most = row.iter().copied().fold(f32::NEG_INFINITY, |a, b| if b > a || b.is_nan() { b } else { a });
-            let powers = || row.iter().map(|&x| f64::from(x - most).exp());
-            let total: f64 = powers().sum();
-            sums.iter_mut().zip(powers()).for_each(|(sum, power)| *sum += power / total);
-        }
-    }
-    let least = f64::from(f32::MIN);
-    let log = |sum: f64| match (sum / all.len() as f64).ln() {
-        log if log < least => f32::MIN,
-        log => log as f32,
-    };
-    Array::from_vec(all[0].shape().clone(), sums.into_iter().map(log).collect())
 }
 
 #[cfg(test)]
@@ -98,7 +88,7 @@ mod tests {
         let x = Array::from_vec([1, 1, 4, 4], (0..16).map(|v| v as f32).collect()).unwrap();
         let views = |tta: Tta| -> Vec<Vec<f32>> {
             let views = tta.views(&x, [2, 2]).unwrap();
-            views.iter().map(|view| view.f32s().unwrap().to_vec()).collect()
+            views.iter().map(|view| view.images.f32s().unwrap().to_vec()).collect()
         };
         assert_eq!(views(Tta::None).len(), 1);
         assert_eq!(views(Tta::Flip)[1][..4], [3.0, 2.0, 1.0, 0.0]);
@@ -117,15 +107,5 @@ mod tests {
         assert_eq!(Tta::Flip.preprocess(&usual).unwrap(), usual);
         let error = Tta::Crops.preprocess(&Preprocess::exact(28, 28, 1)).unwrap_err().to_string();
         assert!(error.contains("--resize"), "{error}");
-    }
-
-    #[test]
-    fn probabilities_are_averaged() {
-        let logits = |values: Vec<f32>| Array::from_vec([1, 2], values).unwrap();
-        let mean = mean_logits(&[logits(vec![0.0, 0.0]), logits(vec![0.0, f32::MIN])], 2).unwrap();
-        let wanted = [0.75f32.ln(), 0.25f32.ln()];
-        assert!(mean.f32s().unwrap().iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-6), "{mean}");
-        let broken = mean_logits(&[logits(vec![f32::NAN, 0.0])], 2).unwrap();
-        assert!(broken.f32s().unwrap().iter().all(|v| v.is_nan()));
     }
 }

@@ -35,7 +35,8 @@ fn file_of(error: &DataError) -> Option<PathBuf> {
         | DataError::Length { file, .. }
         | DataError::Header { file, .. }
         | DataError::LabelRange { file, .. }
-        | DataError::ClassNames { file, .. } => Some(file.clone()),
+        | DataError::ClassNames { file, .. }
+        | DataError::Table { file, .. } => Some(file.clone()),
         DataError::CountMismatch { labels_file, .. } => Some(labels_file.clone()),
         _ => None,
     }
@@ -44,7 +45,10 @@ fn file_of(error: &DataError) -> Option<PathBuf> {
 fn kind_of(error: &DataError) -> &'static str {
     match error {
         DataError::Picture { .. } | DataError::SizeMismatch { .. } => "picture",
-        DataError::LabelRange { .. } | DataError::SampleLabel { .. } => "label",
+        DataError::LabelRange { .. }
+        | DataError::SampleLabel { .. }
+        | DataError::ClassNames { .. }
+        | DataError::Table { .. } => "label",
         _ => "set",
     }
 }
@@ -70,6 +74,9 @@ fn check_part(
                 tell(Problem { kind: "label", file, object, message });
             }
             Ok(_) => {
+                if let Some((kind, message)) = mask_problem(part, index, &image) {
+                    tell(Problem { kind, file: file.clone(), object: object.clone(), message });
+                }
                 // A picture that is trained on and judged by makes the judgement worthless.
                 let place = format!("{name}\u{0}{}", here());
                 let other = seen.entry(fingerprint(&image)).or_insert_with(|| place.clone());
@@ -79,6 +86,19 @@ fn check_part(
                 }
             }
         }
+    }
+}
+
+/// What is wrong with the mask of a picture, where it has one.
+fn mask_problem(part: &dyn Dataset, index: usize, image: &Image) -> Option<(&'static str, String)> {
+    let mut mask = Image::default();
+    match part.mask_into(index, &mut mask) {
+        Err(error) => Some((kind_of(&error), error.to_string())),
+        Ok(true) if (mask.width, mask.height) != (image.width, image.height) => {
+            let (picture, mask) = ([image.width, image.height], [mask.width, mask.height]);
+            Some(("label", DataError::MaskSize { name: part.name(index), picture, mask }.to_string()))
+        }
+        Ok(_) => None,
     }
 }
 

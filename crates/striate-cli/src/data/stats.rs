@@ -7,8 +7,9 @@ use crate::output::{Output, print_json, print_line};
 use crate::table::{grouped, table};
 use crate::val::open_data;
 use serde_json::json;
-use striate::vision::data::{DatasetSource, channel_stats, class_counts};
+use striate::vision::data::{DataError, Dataset, DatasetSource, IGNORE, Image, Wanted, channel_stats, class_counts};
 use striate::vision::metrics::imbalance_remark;
+use striate::vision::models::Task;
 use striate::vision::transforms::Compose;
 
 /// Pictures that mean and deviation are taken over.
@@ -24,11 +25,35 @@ fn sizes(source: &DatasetSource) -> [Option<[usize; 3]>; 2] {
     [spread(source.probed.iter().map(|p| p.height).collect()), spread(source.probed.iter().map(|p| p.width).collect())]
 }
 
+/// How often each class occurs: pictures, or pixels of masks. The numbers of a regression are not counted.
+fn count(task: Task, part: &dyn Dataset) -> Result<Vec<usize>, DataError> {
+    let mut counts = vec![0; part.class_count()];
+    match task {
+        Task::Classify => return class_counts(part),
+        Task::Regress => {}
+        Task::Multilabel => {
+            for values in (0..part.len()).filter_map(|index| part.values(index)) {
+                counts.iter_mut().zip(values).for_each(|(count, value)| *count += usize::from(*value >= 0.5));
+            }
+        }
+        Task::Segment => {
+            let mut mask = Image::default();
+            for index in 0..part.len() {
+                part.mask_into(index, &mut mask)?;
+                for class in mask.data.iter().filter(|class| **class != IGNORE) {
+                    counts[usize::from(*class)] += 1;
+                }
+            }
+        }
+    }
+    Ok(counts)
+}
+
 /// Runs the verb.
 pub fn run(args: &DataSetArgs) -> Result<(), Failure> {
-    let source = open_data(args.data.as_deref())?;
+    let source = open_data(args.data.as_deref(), &Wanted::default())?;
     let parts = parts(&source);
-    let counts = parts.iter().map(|(_, part)| class_counts(*part)).collect::<Result<Vec<_>, _>>()?;
+    let counts = parts.iter().map(|(_, part)| count(source.task, *part)).collect::<Result<Vec<_>, _>>()?;
     let Some((first, part)) = parts.first() else { return Err(Failure::data("the data set has no part")) };
     let stats = channel_stats(*part, source.channels, &Compose::new(), SAMPLE)?;
     let [heights, widths] = sizes(&source);
@@ -70,7 +95,8 @@ pub fn run(args: &DataSetArgs) -> Result<(), Failure> {
         stats.pictures,
         if stats.unreadable > 0 { format!("; {} cannot be read", stats.unreadable) } else { String::new() }
     ));
-    if let Some(remark) = imbalance_remark(&counts[0], &source.class_names) {
+    let remark = imbalance_remark(&counts[0], &source.class_names).filter(|_| source.task == Task::Classify);
+    if let Some(remark) = remark {
         print_line(&remark);
     }
     Ok(())

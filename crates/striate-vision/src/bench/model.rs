@@ -7,7 +7,7 @@ use striate_graph::{
     Array, CompileOptions, DType, Error, Graph, Mode, Program, Session, Shape, StepProfile, Tensor, Trace, gradients,
 };
 use striate_nn::Module;
-use striate_nn::loss::CrossEntropyLoss;
+use striate_nn::loss::{CrossEntropyLoss, of_outputs};
 use striate_nn::optim::{Optimizer, SGD};
 
 /// A net of the registry with fresh random weights, and how it is run.
@@ -130,21 +130,29 @@ fn random(shape: &Shape, dtype: DType) -> Result<Array, Error> {
     Ok(Array::from_vec(shape, values)?.cast(dtype))
 }
 
-/// The graph of one training step of a classifier: inputs `images`, `targets` (i64) and the optimizer's, output `loss`.
+/// The graph of one training step: inputs `images`, `targets` (i64, a class for each picture or each pixel) and the optimizer's,
+/// output `loss`. Heads that only training uses count with their factors.
 ///
 /// # Errors
 /// Shapes that do not fit.
 pub fn training_graph(net: &dyn Module, optimizer: &Optimizer, shape: [usize; 4]) -> Result<Graph, Error> {
     let trace = Trace::new(Mode::Train);
     let images = trace.input("images", shape, DType::F32);
-    let targets = trace.input("targets", [shape[0]], DType::I64);
-    let loss = CrossEntropyLoss::new().call(&net.call(&images), &targets);
+    let outputs = net.call_training(&images);
+    let targets = trace.input("targets", target_shape(&outputs[0].0), DType::I64);
+    let loss = of_outputs(&outputs, |logits| CrossEntropyLoss::new().call(logits, &targets));
     trace.guard(&loss);
     let cells = net.parameters();
     let weights: Vec<Tensor> = cells.iter().map(|cell| trace.parameter(cell)).collect();
     let found = gradients(&loss, &weights.iter().collect::<Vec<_>>())?;
     optimizer.record(&trace, &cells.into_iter().zip(found).collect::<Vec<_>>());
     trace.finish(&[("loss", &loss)])
+}
+
+/// [N] for logits [N, classes], [N, H, W] for [N, classes, H, W].
+fn target_shape(logits: &Tensor) -> Vec<usize> {
+    let sizes = logits.shape().to_vec();
+    sizes.iter().enumerate().filter(|(axis, _)| *axis != 1).map(|(_, size)| *size).collect()
 }
 
 /// Times training steps: forward in training mode, cross-entropy, backward for all parameters, SGD with learning rate 0.01,
@@ -166,8 +174,9 @@ pub fn bench_train_net(bench: &ModelBench, net: &dyn Module) -> Result<TrainRepo
     let nodes = graph.nodes.len();
     let (mut session, compile_ms) = bench.session(&graph)?;
     let images = bench.images();
-    let labels: Vec<i64> = (0..bench.batch).map(|i| (i % bench.classes) as i64).collect();
-    let targets = Array::from_vec([bench.batch], labels)?;
+    let (_, shape, _) = graph.inputs().find(|(name, ..)| &***name == "targets").expect("it was just traced");
+    let labels: Vec<i64> = (0..shape.numel()).map(|i| (i % bench.classes) as i64).collect();
+    let targets = Array::from_vec(shape.clone(), labels)?;
     let mut loss = 0.0;
     let mut step = |session: &mut Session| {
         let hyper = optimizer.hyper_inputs();

@@ -64,6 +64,21 @@ pub trait Dataset: Send + Sync {
         Ok(self.get(index)?.label)
     }
 
+    /// Writes the class of each pixel into `mask`, one channel as large as the picture, 255 where it does not count; true if the
+    /// sample has one. For segmentation; the label is then 0.
+    ///
+    /// # Errors
+    /// As [`Dataset::get`].
+    fn mask_into(&self, _index: usize, _mask: &mut Image) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// The sample's numbers, `class_count` of them: 1 for each class that it has and 0 for the others where it may have several,
+    /// or what a regression is to give.
+    fn values(&self, _index: usize) -> Option<&[f32]> {
+        None
+    }
+
     /// What a message calls the sample: its file, where it has one.
     fn name(&self, index: usize) -> String {
         format!("sample {index}")
@@ -153,6 +168,12 @@ impl Dataset for Subset {
     }
     fn label(&self, index: usize) -> Result<usize> {
         self.dataset.label(self.indices[index])
+    }
+    fn mask_into(&self, index: usize, mask: &mut Image) -> Result<bool> {
+        self.dataset.mask_into(self.indices[index], mask)
+    }
+    fn values(&self, index: usize) -> Option<&[f32]> {
+        self.dataset.values(self.indices[index])
     }
     fn name(&self, index: usize) -> String {
         self.dataset.name(self.indices[index])

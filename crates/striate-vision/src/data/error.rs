@@ -226,6 +226,29 @@ pub enum DataError {
         /// The batch's height.
         height: usize,
     },
+    /// A mask must be as large as its picture.
+    #[error(
+        "{name}: the picture is {}x{} pixels, its mask {}x{}; they must be of one size (is the picture turned by its EXIF data?)",
+        picture[0], picture[1], mask[0], mask[1]
+    )]
+    MaskSize {
+        /// The sample.
+        name: String,
+        /// Width and height.
+        picture: [usize; 2],
+        /// Width and height.
+        mask: [usize; 2],
+    },
+    /// A table of labels that cannot be used.
+    #[error("{}{}: {what}", file.display(), line.map(|n| format!(", line {n}")).unwrap_or_default())]
+    Table {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1, where one is to blame.
+        line: Option<usize>,
+        /// What is wrong, and what to do.
+        what: String,
+    },
     /// A transform that does not fit a picture.
     #[error("{name}: {reason}")]
     Transform {

@@ -127,6 +127,11 @@ impl Listing {
     }
 }
 
+/// Whether a file's name is that of a picture that is read.
+pub(crate) fn is_picture(path: &Path) -> bool {
+    ending(path.as_os_str()).is_some_and(|e| READ.contains(&e.as_str()))
+}
+
 fn ending(name: &std::ffi::OsStr) -> Option<String> {
     Some(Path::new(name).extension()?.to_str()?.to_lowercase())
 }
@@ -228,7 +233,7 @@ pub(crate) struct FolderParts {
 }
 
 /// The part that a folder's name says.
-fn part_of(name: &std::ffi::OsStr) -> Option<usize> {
+pub(crate) fn part_of(name: &std::ffi::OsStr) -> Option<usize> {
     match name.to_str()?.to_lowercase().as_str() {
         "train" => Some(0),
         "val" | "validation" | "valid" => Some(1),

@@ -23,8 +23,11 @@ pub struct Batch {
     pub layout: Layout,
     /// Class of each sample.
     pub labels: Vec<usize>,
-    /// Soft targets [N, classes] where samples are mixed; `labels` are then those of the first of the two.
+    /// Soft targets [N, classes] where samples are mixed (`labels` are then those of the first of the two), or the samples' own
+    /// values where they have some.
     pub targets: Option<Vec<f32>>,
+    /// The class of each pixel, where samples have masks: as large as the pictures in training, as in the data in evaluation.
+    pub masks: Vec<Image>,
     /// Index of each sample in the data set.
     pub indices: Vec<usize>,
     /// The epoch that it belongs to.
@@ -58,6 +61,16 @@ impl Batch {
     pub fn target_array(&self) -> Option<Array> {
         let targets = self.targets.as_ref()?;
         Some(array_of(&[self.len(), targets.len() / self.len().max(1)], targets))
+    }
+
+    /// The masks as an array [N, H, W] of whole numbers; `None` unless they are as large as the pictures.
+    pub fn mask_array(&self) -> Option<Array> {
+        let [n, _, height, width] = self.shape;
+        let sound = self.masks.len() == n && self.masks.iter().all(|m| (m.height, m.width) == (height, width));
+        let mut array = sound.then(|| Array::zeros([n, height, width], DType::I64))?;
+        let to = array.as_mut_slice::<i64>()?;
+        to.iter_mut().zip(self.masks.iter().flat_map(|m| &m.data)).for_each(|(to, &from)| *to = i64::from(from));
+        Some(array)
     }
 
     /// Whether there is no sample: all of them were left out as unreadable.
@@ -194,6 +207,7 @@ pub struct ImageLoader {
 #[derive(Default)]
 struct WorkerBuffers {
     image: Image,
+    mask: Image,
     scratch: Scratch,
     mix: Vec<f32>,
 }
@@ -421,6 +435,7 @@ impl Maker {
         batch.labels.clear();
         batch.indices.clear();
         batch.skipped.clear();
+        batch.masks.clear();
         let capacity = positions.len();
         (batch.epoch, batch.number, batch.layout, batch.targets) = (epoch, number, self.pipeline.layout, None);
         let mut draft = Draft { batch, epoch, buffers, capacity, size: None };
@@ -474,9 +489,10 @@ impl Maker {
     }
 
     fn add_one(&self, draft: &mut Draft<'_>, index: usize) -> Result<()> {
-        let WorkerBuffers { image, scratch, .. } = &mut *draft.buffers;
+        let WorkerBuffers { image, mask, scratch, .. } = &mut *draft.buffers;
         let mut draws = self.augment.at(draft.epoch, index as u64);
-        let label = self.pipeline.load(self.dataset.as_ref(), index, image, &mut draws, scratch)?;
+        let (label, masked) =
+            self.pipeline.load(self.dataset.as_ref(), index, (&mut *image, &mut *mask), &mut draws, scratch)?;
         let [height, width] = *draft.size.get_or_insert([image.height, image.width]);
         if [image.height, image.width] != [height, width] {
             let (got_width, got_height, name) = (image.width, image.height, self.dataset.name(index));
@@ -488,6 +504,12 @@ impl Maker {
         self.pipeline.write(image, &mut draft.batch.data[slot * size..(slot + 1) * size], &mut draws);
         draft.batch.labels.push(label);
         draft.batch.indices.push(index);
+        if masked {
+            draft.batch.masks.push(mask.clone());
+        }
+        if let Some(values) = self.dataset.values(index) {
+            draft.batch.targets.get_or_insert_default().extend_from_slice(values);
+        }
         Ok(())
     }
 }

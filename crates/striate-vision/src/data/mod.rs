@@ -25,24 +25,31 @@ mod folder;
 mod idx;
 mod jpeg;
 mod loader;
+mod mask;
 mod names;
 mod picture;
 mod pipeline;
 mod queue;
+mod segment;
 mod source;
 mod split;
 mod stats;
+mod table;
 
 pub use dataset::{Dataset, MemoryDataset, Sample, Subset, class_counts, labels_of};
 pub use error::{DataError, PictureError, Result};
 pub use folder::FolderDataset;
 pub use idx::{IdxArray, IdxKind, read_idx, read_idx_file};
 pub use loader::{BadPictures, Batch, DataLoader, ImageLoader, LoaderOptions, Skipped};
-pub use names::{CIFAR10, FASHION_MNIST};
+pub use mask::{IGNORE, decode_mask, encode_mask, encode_png, overlay, voc_color};
+pub use names::{CIFAR10, FASHION_MNIST, PASCAL_VOC};
 pub use picture::{Image, MAX_BYTES, MAX_PIXELS, MAX_SIDE, PictureInfo, luma, probe};
 pub use pipeline::Pipeline;
+pub use segment::MaskDataset;
 pub use source::{
-    DatasetKind, DatasetSource, EMBEDDED_LICENSE, cache_folder, known_names, open_dataset, open_embedded, open_path,
+    DatasetKind, DatasetSource, EMBEDDED_LICENSE, Wanted, cache_folder, known_names, open_dataset, open_dataset_as,
+    open_embedded, open_path,
 };
 pub use split::{split_dataset, stratified_split};
 pub use stats::{ChannelStats, channel_stats};
+pub use table::TableDataset;

@@ -8,6 +8,12 @@ pub const FASHION_MNIST: [&str; 10] =
 pub const CIFAR10: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
+/// The classes of Pascal VOC's pixels.
+pub const PASCAL_VOC: [&str; 21] = [
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+];
+
 /// CRC-32 and number of Fashion-MNIST's labels: training part, test part.
 const FASHION_MNIST_LABELS: [(u32, usize); 2] = [(0x2ED6_E46A, 60_000), (0x242B_C73F, 10_000)];
 

@@ -258,7 +258,7 @@ fn turn(image: &mut Image, orientation: Orientation) {
 }
 
 /// A decoder that panics is a broken picture to its user, not the end of the run.
-fn guarded<T>(job: impl FnOnce() -> Result<T, PictureError>) -> Result<T, PictureError> {
+pub(crate) fn guarded<T>(job: impl FnOnce() -> Result<T, PictureError>) -> Result<T, PictureError> {
     catch_unwind(AssertUnwindSafe(job))
         .unwrap_or_else(|payload| Err(PictureError::DecoderPanic(panic_message(payload.as_ref()))))
 }

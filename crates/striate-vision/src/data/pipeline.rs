@@ -4,13 +4,15 @@ use super::dataset::Dataset;
 use super::error::{DataError, Result, panic_message};
 use super::picture::Image;
 use crate::transforms::{
-    Compose, Draws, Layout, Normalize, Preprocess, RandomErasing, Scratch, Transform, TransformError,
+    Compose, Draws, Layout, Normalize, Preprocess, RandomErasing, Scratch, SegmentCrop, Transform, TransformError,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The way of a sample into a batch: convert to the channels of `normalize`, transform as bytes, normalise, erase.
 #[derive(Debug)]
 pub struct Pipeline {
+    /// Before the transforms, on the picture and its mask; samples without a mask go without.
+    pub joint: Option<SegmentCrop>,
     /// On bytes, random or not.
     pub transforms: Compose,
     /// Makes values of bytes; also says how many channels there are.
@@ -24,7 +26,7 @@ pub struct Pipeline {
 impl Pipeline {
     /// Only normalisation, [N, C, H, W].
     pub fn new(normalize: Normalize) -> Self {
-        Self { transforms: Compose::new(), normalize, erasing: None, layout: Layout::Nchw }
+        Self { joint: None, transforms: Compose::new(), normalize, erasing: None, layout: Layout::Nchw }
     }
 
     /// The preprocessing of evaluation and prediction.
@@ -41,6 +43,11 @@ impl Pipeline {
         Self { transforms, ..self }
     }
 
+    /// With this for pictures with masks, before the transforms.
+    pub fn joint(self, joint: SegmentCrop) -> Self {
+        Self { joint: Some(joint), ..self }
+    }
+
     /// With random erasing.
     pub fn erasing(self, erasing: RandomErasing) -> Self {
         Self { erasing: Some(erasing), ..self }
@@ -51,15 +58,15 @@ impl Pipeline {
         Self { layout, ..self }
     }
 
-    /// Reads and transforms a sample into `image`; gives its label.
+    /// Reads and transforms a sample into `image`, and its mask; gives its label, and whether it has a mask.
     pub(crate) fn load(
         &self,
         dataset: &dyn Dataset,
         index: usize,
-        image: &mut Image,
+        (image, mask): (&mut Image, &mut Image),
         draws: &mut Draws,
         scratch: &mut Scratch,
-    ) -> Result<usize> {
+    ) -> Result<(usize, bool)> {
         let loaded = catch_unwind(AssertUnwindSafe(|| {
             let label = dataset.get_into(index, image)?;
             let classes = dataset.class_count();
@@ -67,10 +74,21 @@ impl Pipeline {
                 return Err(DataError::SampleLabel { name: dataset.name(index), label, classes });
             }
             image.convert(self.normalize.channels());
+            let masked = dataset.mask_into(index, mask)?;
+            if masked && (image.height, image.width) != (mask.height, mask.width) {
+                return Err(DataError::MaskSize {
+                    name: dataset.name(index),
+                    picture: [image.width, image.height],
+                    mask: [mask.width, mask.height],
+                });
+            }
+            if let (Some(joint), true) = (&self.joint, masked) {
+                joint.apply(image, mask, draws, scratch);
+            }
             let transformed = self.transforms.apply(image, draws, scratch);
             transformed.map_err(|reason| DataError::Transform { name: dataset.name(index), reason })?;
             image.convert(self.normalize.channels());
-            Ok(label)
+            Ok((label, masked))
         }));
         loaded.unwrap_or_else(|payload| {
             let message = panic_message(payload.as_ref());

@@ -7,8 +7,11 @@ use super::folder::{FolderDataset, Listing, open_folder};
 use super::idx::{IdxKind, MemoryParts, find_idx, is_idx_name, load_idx, read_idx};
 use super::names;
 use super::picture::PictureInfo;
+use super::segment::{open_masks, seems_masked};
 use super::split::split_dataset;
+use super::table::{find_tables, open_tables};
 use crate::data::MemoryDataset;
+use crate::models::Task;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +28,10 @@ pub enum DatasetKind {
     Cifar100,
     /// A folder for each class.
     Folder,
+    /// Pictures with masks.
+    Masks,
+    /// Pictures named in a table.
+    Table,
 }
 
 impl std::fmt::Display for DatasetKind {
@@ -35,6 +42,8 @@ impl std::fmt::Display for DatasetKind {
             DatasetKind::Cifar10 => "CIFAR-10 binaries",
             DatasetKind::Cifar100 => "CIFAR-100 binaries",
             DatasetKind::Folder => "a folder per class",
+            DatasetKind::Masks => "pictures with masks",
+            DatasetKind::Table => "pictures in a table",
         })
     }
 }
@@ -43,6 +52,8 @@ impl std::fmt::Display for DatasetKind {
 pub struct DatasetSource {
     /// What it is.
     pub kind: DatasetKind,
+    /// What a net is to say about its pictures.
+    pub task: Task,
     /// Where it is; nothing for the embedded one.
     pub path: Option<PathBuf>,
     /// Names of the classes.
@@ -98,6 +109,16 @@ impl DatasetSource {
         Ok((Arc::new(train), Arc::new(val)))
     }
 
+    /// Height and width of the middle picture of those that were looked at, side by side; 224 each if none could be.
+    pub fn middle_size(&self) -> [usize; 2] {
+        let middle = |side: fn(&PictureInfo) -> usize| {
+            let mut sides: Vec<usize> = self.probed.iter().map(side).collect();
+            sides.sort_unstable();
+            sides.get(sides.len() / 2).copied().unwrap_or(224)
+        };
+        self.fixed_size.unwrap_or_else(|| [middle(|p| p.height), middle(|p| p.width)])
+    }
+
     /// The part to judge a finished model by: (its name, the part): test, else val, else train.
     pub fn evaluation_part(&self) -> Option<(&'static str, Arc<dyn Dataset>)> {
         let parts = [("test", &self.test), ("val", &self.val), ("train", &self.train)];
@@ -123,6 +144,7 @@ impl DatasetSource {
         let share = |part: Option<MemoryDataset>| part.map(|p| Arc::new(p) as Arc<dyn Dataset>);
         Ok(Self {
             kind,
+            task: Task::Classify,
             path,
             class_names,
             train: share(parts.train),
@@ -165,6 +187,34 @@ pub fn cache_folder() -> Option<PathBuf> {
 /// # Errors
 /// [`DataError::NamedSetMissing`], [`DataError::UnknownFormat`] with what was tried, and what each format can say.
 pub fn open_dataset(data: &str) -> Result<DatasetSource> {
+    open_dataset_as(data, &Wanted::default())
+}
+
+/// What is known of a data set before it is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// What it is for, where its files leave that open; sets of another kind are refused.
+    pub task: Option<Task>,
+    /// The classes of the net that is to be judged on it.
+    pub class_names: Option<&'a [String]>,
+}
+
+/// As [`open_dataset`], for a task, or for a net.
+///
+/// # Errors
+/// As [`open_dataset`], and for a set that is for another task.
+pub fn open_dataset_as(data: &str, wanted: &Wanted<'_>) -> Result<DatasetSource> {
+    let source = find_dataset(data, wanted)?;
+    match wanted.task {
+        Some(task) if task != source.task => Err(DataError::Config(format!(
+            "{data}: these are {}, which are for --task {}, not {task}",
+            source.kind, source.task
+        ))),
+        _ => Ok(source),
+    }
+}
+
+fn find_dataset(data: &str, wanted: &Wanted<'_>) -> Result<DatasetSource> {
     let path = Path::new(data);
     if let Some((name, origin)) = NAMED.iter().find(|(name, _)| *name == data) {
         return open_named(name, origin, &named_roots());
@@ -173,7 +223,79 @@ pub fn open_dataset(data: &str) -> Result<DatasetSource> {
         let hint = did_you_mean(data, known_names());
         return Err(DataError::NotFound { path: path.to_path_buf(), hint });
     }
+    if path.is_file() && path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv")) {
+        return of_tables(path, &[(0, path.to_path_buf())], wanted);
+    }
+    if path.is_dir() {
+        let listing = Listing::read(path)?;
+        if wanted.task.is_none_or(|task| task == Task::Segment) && seems_masked(path, &listing) {
+            return of_masks(path, &listing, wanted);
+        }
+        let tables = find_tables(path);
+        // Beside class folders a table needs to be asked for.
+        let plain = listing.folders.iter().all(|name| TABLE_FOLDERS.iter().any(|known| name == known));
+        let asked = matches!(wanted.task, Some(Task::Multilabel | Task::Regress));
+        if !tables.is_empty() && (asked || plain) {
+            return of_tables(path, &tables, wanted);
+        }
+        if asked || wanted.task == Some(Task::Segment) {
+            let tried = vec![
+                "pictures with masks: no images/ beside masks/, and no JPEGImages/ beside SegmentationClass/".to_owned(),
+                "pictures in a table: no labels.csv or train.csv".to_owned(),
+            ];
+            return Err(DataError::UnknownFormat { path: path.to_path_buf(), tried });
+        }
+    }
     open_path(path)
+}
+
+/// Folders beside a table that are no classes.
+const TABLE_FOLDERS: [&str; 7] = ["images", "imgs", "img", "train", "val", "test", "masks"];
+
+fn of_masks(folder: &Path, listing: &Listing, wanted: &Wanted<'_>) -> Result<DatasetSource> {
+    let found = open_masks(folder, listing, wanted.class_names)?;
+    let probed = found.parts.iter().flatten().next().map(|part| part.probe(64)).unwrap_or_default();
+    let [train, val, test] = found.parts.map(|part| part.map(|part| Arc::new(part) as Arc<dyn Dataset>));
+    Ok(DatasetSource {
+        kind: DatasetKind::Masks,
+        task: Task::Segment,
+        path: Some(folder.to_path_buf()),
+        class_names: found.names,
+        train,
+        val,
+        test,
+        channels: channels_of(&probed),
+        fixed_size: None,
+        probed,
+        notes: found.notes,
+    })
+}
+
+fn of_tables(path: &Path, tables: &[(usize, PathBuf)], wanted: &Wanted<'_>) -> Result<DatasetSource> {
+    let found = open_tables(tables, wanted.task, wanted.class_names)?;
+    if found.task == Task::Classify && found.names.len() == 1 {
+        return Err(DataError::OneClass { path: path.to_path_buf(), class: found.names[0].clone() });
+    }
+    let probed = found.parts.iter().flatten().next().map(|part| part.probe(64)).unwrap_or_default();
+    let [train, val, test] = found.parts.map(|part| part.map(|part| Arc::new(part) as Arc<dyn Dataset>));
+    Ok(DatasetSource {
+        kind: DatasetKind::Table,
+        task: found.task,
+        path: Some(path.to_path_buf()),
+        class_names: found.names,
+        train,
+        val,
+        test,
+        channels: channels_of(&probed),
+        fixed_size: None,
+        probed,
+        notes: Vec::new(),
+    })
+}
+
+/// 1 where all pictures are grey.
+fn channels_of(probed: &[PictureInfo]) -> usize {
+    if !probed.is_empty() && probed.iter().all(|p| p.channels == 1) { 1 } else { 3 }
 }
 
 /// Folders that may hold a set under its name: Debian's, the machine's own, the cache, the working folder.
@@ -280,10 +402,11 @@ fn of_folder(folder: &Path, parts: super::folder::FolderParts) -> DatasetSource 
     let first = parts.train.as_ref().or(parts.val.as_ref()).or(parts.test.as_ref());
     let probed = first.map(|set| set.probe(64)).unwrap_or_default();
     let class_names = first.map(Dataset::class_names).unwrap_or_default();
-    let channels = if !probed.is_empty() && probed.iter().all(|p| p.channels == 1) { 1 } else { 3 };
+    let channels = channels_of(&probed);
     let share = |part: Option<FolderDataset>| part.map(|p| Arc::new(p) as Arc<dyn Dataset>);
     DatasetSource {
         kind: DatasetKind::Folder,
+        task: Task::Classify,
         path: Some(folder.to_path_buf()),
         class_names,
         train: share(parts.train),

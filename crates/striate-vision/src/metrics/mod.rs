@@ -1,4 +1,4 @@
-//! How good a classifier is, and how even its data.
+//! How good a net is at its task, and how even its data.
 //!
 //! ```
 //! use striate_vision::metrics::ClassificationMetrics;
@@ -7,6 +7,14 @@
 //! metrics.update(&[2.0, 1.0, 0.0, 0.1, 0.2, 0.3], &[0, 1]);
 //! assert_eq!((metrics.top1(), metrics.topk()), (0.5, 1.0));
 //! ```
+
+mod multilabel;
+mod regression;
+mod segmentation;
+
+pub use multilabel::MultilabelMetrics;
+pub use regression::{RegressionFigures, RegressionMetrics};
+pub use segmentation::{PixelClasses, SegmentationMetrics, pixel_classes};
 
 /// Counts of a classifier's hits and misses, added up over batches.
 ///

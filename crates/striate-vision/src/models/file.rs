@@ -1,14 +1,23 @@
 //! Weights files: safetensors with the model's name, input, class names and preprocessing in their metadata.
 
-use super::{ModelError, find_model};
+use super::{ModelError, Task, find_model};
 use crate::transforms::Preprocess;
 use std::collections::BTreeMap;
 use std::path::Path;
 use striate_io::{Safetensors, read_safetensors, write_safetensors};
 use striate_nn::{Module, StateDict};
 
-/// Version of the metadata that is written; lower ones are read.
-const VERSION: u32 = 1;
+/// Newest version of the metadata; lower ones are read. Classifiers are written as version 1, which knows no other task.
+const VERSION: u32 = 2;
+
+/// By how much the numbers of a regression are shifted and scaled: the net gives `(number - mean) / std`.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct TargetScale {
+    /// By number.
+    pub mean: Vec<f64>,
+    /// By number, above 0.
+    pub std: Vec<f64>,
+}
 
 /// What a weights file says about its net. Nothing of time, path, run, threads or machine belongs here: the same training gives
 /// the same file.
@@ -16,9 +25,13 @@ const VERSION: u32 = 1;
 pub struct ModelInfo {
     /// Name in the registry.
     pub model: String,
+    /// What its output means.
+    pub task: Task,
+    /// For [`Task::Regress`].
+    pub targets: Option<TargetScale>,
     /// `[C, H, W]`.
     pub input: [usize; 3],
-    /// Names of the classes.
+    /// Names of the classes, or of the numbers.
     pub class_names: Vec<String>,
     /// What pictures go through before the net.
     pub preprocess: Preprocess,
@@ -28,14 +41,19 @@ impl ModelInfo {
     /// As it is written into a file, by key.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let json = |value: serde_json::Value| value.to_string();
-        let pairs = [
+        let version = if self.task == Task::Classify { 1 } else { VERSION };
+        let mut pairs = vec![
             ("format", "striate".to_owned()),
-            ("format_version", VERSION.to_string()),
+            ("format_version", version.to_string()),
             ("model", self.model.clone()),
             ("input", json(serde_json::json!(self.input))),
             ("class_names", json(serde_json::json!(self.class_names))),
             ("preprocess", json(serde_json::json!(self.preprocess))),
         ];
+        if self.task != Task::Classify {
+            pairs.push(("task", self.task.to_string()));
+        }
+        pairs.extend(self.targets.as_ref().map(|scale| ("targets", json(serde_json::json!(scale)))));
         pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
@@ -58,11 +76,27 @@ impl ModelInfo {
         let bad = |key: &str, error: serde_json::Error| wrong(format!("metadata `{key}`: {error}"));
         let info = ModelInfo {
             model: text("model")?.to_owned(),
+            task: metadata
+                .get("task")
+                .map_or(Ok(Task::Classify), |task| task.parse())
+                .map_err(|error| wrong(format!("metadata `task`: {error}")))?,
+            targets: (metadata.get("targets").map(|text| serde_json::from_str(text)))
+                .transpose()
+                .map_err(|e| bad("targets", e))?,
             input: serde_json::from_str(text("input")?).map_err(|e| bad("input", e))?,
             class_names: serde_json::from_str(text("class_names")?).map_err(|e| bad("class_names", e))?,
             preprocess: serde_json::from_str(text("preprocess")?).map_err(|e| bad("preprocess", e))?,
         };
         info.preprocess.check().map_err(|error| wrong(error.to_string()))?;
+        let numbers = info.class_names.len();
+        let sound = |scale: &TargetScale| {
+            scale.mean.len() == numbers
+                && scale.std.len() == numbers
+                && scale.std.iter().all(|std| *std > 0.0 && std.is_finite())
+        };
+        if (info.task == Task::Regress) != info.targets.is_some() || !info.targets.as_ref().is_none_or(sound) {
+            return Err(wrong(format!("`targets` must have a mean and a deviation for each of {numbers} numbers")));
+        }
         if info.preprocess.channels != info.input[0] || info.input.iter().any(|&n| n == 0 || n > 32_768) {
             return Err(wrong(format!("input {:?} does not fit its preprocessing", info.input)));
         }

@@ -1,6 +1,7 @@
 //! What pictures go through before torchvision's published weights, by weights file.
 
 use super::imagenet_classes;
+use crate::data::PASCAL_VOC as VOC_CLASSES;
 use crate::transforms::{Interpolation, Preprocess, ResizeTo};
 use Interpolation::{Bicubic, Bilinear};
 use std::path::Path;
@@ -102,10 +103,12 @@ impl WeightsPreset {
         Preprocess { resize: Some(ResizeTo::Shorter(resize.round() as usize)), crop: Some([height, width]), ..usual }
     }
 
-    /// Names of the classes that the weights tell apart, where they are ImageNet's.
+    /// Names of the classes that the weights tell apart, where they are ImageNet's or Pascal VOC's.
     pub fn class_names(&self) -> Option<Vec<String>> {
-        let names = || imagenet_classes().map(str::to_owned).collect();
-        self.weights.starts_with("IMAGENET1K").then(names)
+        match self.weights {
+            "COCO_WITH_VOC_LABELS_V1" => Some(VOC_CLASSES.map(str::to_owned).to_vec()),
+            weights => weights.starts_with("IMAGENET1K").then(|| imagenet_classes().map(str::to_owned).collect()),
+        }
     }
 }
 

@@ -153,7 +153,7 @@ impl Pretrained {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::{find_model, save_model};
+    use crate::models::{Task, find_model, save_model};
 
     fn names(count: usize) -> Vec<String> {
         (0..count).map(|i| i.to_string()).collect()
@@ -196,6 +196,8 @@ mod tests {
         let net = spec.build([1, 28, 28], 3, 1).unwrap();
         let info = ModelInfo {
             model: "lenet".into(),
+            task: Task::Classify,
+            targets: None,
             input: [1, 28, 28],
             class_names: ["cat", "dog", "cow"].map(String::from).to_vec(),
             preprocess: Preprocess::exact(28, 28, 1),

@@ -10,13 +10,41 @@ use striate_graph::Mode;
 use striate_nn::{Draw, LoadReport, Module, StateDict, assign_names, init};
 
 /// What a net says about a picture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Task {
     /// One class: `[N, classes]`.
+    #[default]
     Classify,
+    /// Any number of classes: `[N, classes]`, each by itself.
+    Multilabel,
+    /// Numbers: `[N, numbers]`.
+    Regress,
     /// A class for each pixel: `[N, classes, H, W]`.
     Segment,
+}
+
+impl Task {
+    /// All names.
+    pub const NAMES: [&str; 4] = ["classify", "multilabel", "regress", "segment"];
+    const ALL: [Task; 4] = [Task::Classify, Task::Multilabel, Task::Regress, Task::Segment];
+}
+
+impl std::fmt::Display for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(Self::NAMES[*self as usize])
+    }
+}
+
+impl std::str::FromStr for Task {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|task| task.to_string() == text).ok_or_else(|| {
+            let near = striate_graph::nearest(text, Self::NAMES.into_iter());
+            let hint = near.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+            format!("`{text}` is none of {}{hint}", Self::NAMES.join(", "))
+        })
+    }
 }
 
 type Construct = fn([usize; 3], usize) -> Box<dyn Module>;

@@ -21,6 +21,7 @@ mod auto;
 mod color;
 mod draws;
 mod geometry;
+mod joint;
 mod mixing;
 mod preprocess;
 mod resize;
@@ -36,6 +37,7 @@ pub use geometry::{
     CenterCrop, Pad, PaddingMode, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, RandomVerticalFlip, crop,
     horizontal_flip, vertical_flip,
 };
+pub use joint::SegmentCrop;
 pub(crate) use mixing::MixBatch;
 pub use mixing::{EraseValue, Mixing, RandomErasing};
 pub use preprocess::{Layout, Normalize, Preprocess, PreprocessOverrides};

@@ -1,14 +1,15 @@
 //! `striate predict`.
 
+mod answers;
+
 use crate::compute::ComputeArgs;
 use crate::failure::Failure;
 use crate::model::{Model, ModelArgs};
-use crate::output::{Output, OutputArgs, print_json, print_line};
+use crate::output::OutputArgs;
 use crate::preprocess::PreprocessArgs;
 use crate::val::classes_of;
+use answers::{AnswerArgs, Answers, Asked};
 use clap::Args;
-use clap::builder::RangedU64ValueParser;
-use serde::Serialize;
 use std::path::{Path, PathBuf};
 use striate::graph::Array;
 use striate::train::{Evaluator, Tta};
@@ -30,9 +31,8 @@ pub struct PredictArgs {
     /// Picture files, or folders of them.
     #[arg(value_name = "SOURCE", required = true)]
     sources: Vec<PathBuf>,
-    /// Classes to show of each picture.
-    #[arg(long, value_name = "K", default_value = "5", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
-    top: usize,
+    #[command(flatten)]
+    answers: AnswerArgs,
     /// Write what the net sees of each picture, [1, C, H, W], as DIR/0.npy, DIR/1.npy, … for `striate run`.
     #[arg(long, value_name = "DIR")]
     save_inputs: Option<PathBuf>,
@@ -45,21 +45,6 @@ pub struct PredictArgs {
     compute: ComputeArgs,
     #[command(flatten)]
     output: OutputArgs,
-}
-
-/// One class with its probability.
-#[derive(Debug, Serialize)]
-struct Class<'a> {
-    index: usize,
-    name: &'a str,
-    score: f64,
-}
-
-/// What `--json` prints of a picture.
-#[derive(Debug, Serialize)]
-struct Prediction<'a> {
-    path: &'a Path,
-    classes: Vec<Class<'a>>,
 }
 
 /// The pictures of a source, sorted; a file is taken as it is.
@@ -85,26 +70,13 @@ fn collect(source: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), 
     Ok(())
 }
 
-/// Probabilities of a row of scores, in doubles.
-fn softmax(row: &[f32]) -> Vec<f64> {
-    let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<f64> = row.iter().map(|&x| (f64::from(x) - f64::from(most)).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.into_iter().map(|p| p / sum).collect()
-}
-
-/// The best classes, the lower number first among equals.
-fn best<'a>(row: &[f32], names: &'a [String], top: usize) -> Vec<Class<'a>> {
-    let scores = softmax(row);
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
-    order.truncate(top);
-    order.into_iter().map(|index| Class { index, name: &names[index], score: scores[index] }).collect()
-}
-
 /// A picture's values, ready for the net.
 struct Prepared {
     path: PathBuf,
+    /// As it came, for what is drawn over it.
+    image: Option<Image>,
+    /// Height and width of the picture.
+    size: [usize; 2],
     values: Vec<f32>,
     /// [1, C, H, W]
     shape: [usize; 4],
@@ -113,11 +85,9 @@ struct Prepared {
 /// Runs pictures through the net and prints what comes out.
 struct Predictor<'a> {
     model: &'a Model,
-    names: Vec<String>,
     evaluator: Evaluator,
     waiting: Vec<Prepared>,
-    output: Output,
-    top: usize,
+    answers: Answers,
     /// Where what the net sees is written, and how many files there are.
     saved: Option<(PathBuf, usize)>,
 }
@@ -139,7 +109,9 @@ impl Predictor<'_> {
         if !fits || self.waiting.len() == BATCH {
             self.flush()?;
         }
-        self.waiting.push(Prepared { path, values, shape });
+        let size = [image.height, image.width];
+        let image = self.answers.draws().then_some(image);
+        self.waiting.push(Prepared { path, image, size, values, shape });
         Ok(())
     }
 
@@ -149,20 +121,16 @@ impl Predictor<'_> {
         let [_, c, h, w] = first.shape;
         let values: Vec<f32> = waiting.iter().flat_map(|p| p.values.iter().copied()).collect();
         let images = Array::from_vec([waiting.len(), c, h, w], values)?;
-        let logits = self.evaluator.logits(&*self.model.net, &images)?;
-        for (picture, row) in waiting.iter().zip(logits.f32s()?.chunks_exact(self.names.len())) {
-            if let Some(value) = row.iter().find(|x| x.is_nan()) {
+        let outputs = self.evaluator.logits(&*self.model.net, &images)?;
+        let sizes = outputs.shape().to_vec();
+        let each = outputs.numel() / waiting.len().max(1);
+        for (picture, values) in waiting.into_iter().zip(outputs.f32s()?.chunks_exact(each)) {
+            if let Some(value) = values.iter().find(|x| x.is_nan()) {
                 let place = picture.path.display();
                 return Err(Failure::usage(format!("{place}: the net gives {value}; its weights are broken")));
             }
-            let classes = best(row, &self.names, self.top);
-            match self.output {
-                Output::Json => print_json(&Prediction { path: &picture.path, classes }),
-                _ => {
-                    let said = classes.iter().map(|c| format!("{} {:.2} %", c.name, 100.0 * c.score));
-                    print_line(&format!("{}: {}", picture.path.display(), said.collect::<Vec<_>>().join(", ")));
-                }
-            }
+            let asked = Asked { path: &picture.path, image: picture.image.as_ref(), size: picture.size };
+            self.answers.tell(&asked, (values, &sizes[1..]), &self.evaluator)?;
         }
         Ok(())
     }
@@ -191,12 +159,10 @@ pub fn run(args: &PredictArgs) -> Result<(), Failure> {
         std::fs::create_dir_all(folder).map_err(|error| Failure::io(folder, "create the folder", &error))?;
     }
     let mut predictor = Predictor {
-        names: model.names(classes),
         model: &model,
-        evaluator: Evaluator::new(classes, args.compute.options(), args.compute.team()).with_tta(args.tta, size),
+        evaluator: Evaluator::new(model.goal(classes), args.compute.options(), args.compute.team()).with_tta(args.tta, size),
         waiting: Vec::new(),
-        output: args.output.choose(),
-        top: args.top,
+        answers: Answers::new(args.answers.clone(), model.names(classes), args.output.choose(), model.task)?,
         saved,
     };
     let (pictures, mut bad) = (paths.len(), 0);
