@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use striate::io::{FileFormat, Weights, detect_format, fit_names, read_weights};
 use striate::nn::{Module, StateDict};
 use striate::train::{Goal, Tta};
-use striate::vision::models::{ModelError, ModelSpec, PresetReason, TargetScale, Task, find_model, find_preset, load_model};
+use striate::vision::models::{
+    ModelError, ModelSpec, PresetReason, TargetScale, Task, find_model, find_preset, load_model,
+};
 use striate::vision::transforms::{Preprocess, PreprocessOverrides, TransformError};
 
 /// MODEL and `--weights`.
@@ -73,7 +75,8 @@ impl Model {
         }
         eprintln!("note: pictures are prepared as {}: {}", self.prepared_by, self.preprocess);
         if let (Origin::Plain(path), Some(names)) = (&self.origin, &self.class_names) {
-            let (file, whose) = (path.display(), if self.task == Task::Segment { "Pascal VOC's" } else { "ImageNet's" });
+            let (file, whose) =
+                (path.display(), if self.task == Task::Segment { "Pascal VOC's" } else { "ImageNet's" });
             eprintln!("note: {file} has {} classes and no names for them; taking {whose}", names.len());
         }
     }

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Instant;
 use striate::graph::nearest;
 use striate::train::{Evaluator, Metrics, Tta, evaluation_loader};
-use striate::vision::models::Task;
 use striate::vision::data::{
     DataError, DataLoader, Dataset, DatasetSource, Image, Sample, Wanted, open_dataset_as, open_embedded,
 };
+use striate::vision::models::Task;
 
 /// Most loader threads that are chosen.
 const MOST_WORKERS: usize = 4;
@@ -172,7 +172,9 @@ pub fn classes_of(model: &Model) -> Result<usize, Failure> {
         ([1, classes] | [1, classes, _, _], names) if names.as_ref().is_none_or(|names| names.len() == *classes) => {
             Ok(*classes)
         }
-        _ => Err(Failure::usage(format!("{} gives {output}, which is not a value for each of its classes", model.name))),
+        _ => {
+            Err(Failure::usage(format!("{} gives {output}, which is not a value for each of its classes", model.name)))
+        }
     }
 }
 
@@ -192,7 +194,8 @@ pub fn run(args: &ValArgs, started: Instant) -> Result<(), Failure> {
     // Pictures of several sizes do not make a batch.
     let batch = if model.preprocess.size().is_some() { args.batch.min(part.len().max(1)) } else { 1 };
     let mut loader = evaluation_loader(part, &model.preprocess, batch, workers)?;
-    let mut evaluator = Evaluator::new(model.goal(classes), args.compute.options(), args.compute.team()).with_tta(args.tta, size);
+    let mut evaluator =
+        Evaluator::new(model.goal(classes), args.compute.options(), args.compute.team()).with_tta(args.tta, size);
     let stop = stop_flag()?;
     let Some(evaluation) = evaluator.run(&*model.net, &mut loader, &stop)? else {
         return Err(Failure::new(130, "interrupted"));

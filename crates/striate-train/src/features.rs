@@ -80,7 +80,8 @@ impl Store {
             Store::File { file, path, .. } => {
                 let mut bytes = vec![0; 4 * count];
                 // Seeking writes out what the buffer still holds.
-                let read = file.seek(SeekFrom::Start(4 * first as u64)).and_then(|_| file.get_mut().read_exact(&mut bytes));
+                let read =
+                    file.seek(SeekFrom::Start(4 * first as u64)).and_then(|_| file.get_mut().read_exact(&mut bytes));
                 read.map_err(|error| DataError::io(&*path, error))?;
                 out.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
             }

@@ -252,7 +252,8 @@ impl Loss {
         let hits = |targets: &Tensor| first.argmax(1, false).eq(targets).cast(DType::F32);
         match self {
             Loss::Classes(loss) if mixed => {
-                let (targets, labels) = (trace.input("targets", sizes, DType::F32), trace.input("labels", [n], DType::I64));
+                let (targets, labels) =
+                    (trace.input("targets", sizes, DType::F32), trace.input("labels", [n], DType::I64));
                 (of_outputs(outputs, |y| loss.call(y, &targets)), hits(&labels).sum_all())
             }
             Loss::Classes(loss) => {
@@ -326,7 +327,14 @@ mod tests {
         let mean = labels.join_views(&[array(vec![3.0, 0.0]), array(vec![3.0, 0.0])], &[false, true]).unwrap();
         assert!(mean.f32s().unwrap().iter().zip([3.0, 0.0]).all(|(a, b)| (a - b).abs() < 1e-5), "{mean}");
         let numbers = Goal { task: Task::Regress, ..goal };
-        assert_eq!(numbers.join_views(&[array(vec![1.0, 2.0]), array(vec![2.0, 4.0])], &[false, true]).unwrap().f32s().unwrap(), [1.5, 3.0]);
+        assert_eq!(
+            numbers
+                .join_views(&[array(vec![1.0, 2.0]), array(vec![2.0, 4.0])], &[false, true])
+                .unwrap()
+                .f32s()
+                .unwrap(),
+            [1.5, 3.0]
+        );
     }
 
     #[test]

@@ -118,12 +118,7 @@ fn masked_pipeline(preprocess: &Preprocess, size: [usize; 2], augment: Augment) 
 }
 
 /// The way of a training picture.
-fn training_pipeline(
-    task: Task,
-    preprocess: &Preprocess,
-    size: [usize; 2],
-    augment: Augment,
-) -> Result<Pipeline> {
+fn training_pipeline(task: Task, preprocess: &Preprocess, size: [usize; 2], augment: Augment) -> Result<Pipeline> {
     if task == Task::Segment {
         return masked_pipeline(preprocess, size, augment);
     }

@@ -225,18 +225,22 @@ impl Metrics {
         let loss = self.loss;
         match &self.figures {
             Figures::Classify { top1, top5, macro_f1, .. } => {
-                format!("top1 {:.2} %  top5 {:.2} %  loss {loss:.4}  macro F1 {macro_f1:.4}", 100.0 * top1, 100.0 * top5)
+                format!(
+                    "top1 {:.2} %  top5 {:.2} %  loss {loss:.4}  macro F1 {macro_f1:.4}",
+                    100.0 * top1,
+                    100.0 * top5
+                )
             }
-            Figures::Segment { mean_iou, pixel_accuracy, .. } => format!(
-                "mIoU {:.2} %  pixels right {:.2} %  loss {loss:.4}",
-                100.0 * mean_iou,
-                100.0 * pixel_accuracy
-            ),
+            Figures::Segment { mean_iou, pixel_accuracy, .. } => {
+                format!("mIoU {:.2} %  pixels right {:.2} %  loss {loss:.4}", 100.0 * mean_iou, 100.0 * pixel_accuracy)
+            }
             Figures::Multilabel { mean_average_precision, micro_f1, macro_f1, .. } => format!(
                 "mAP {:.2} %  micro F1 {micro_f1:.4}  macro F1 {macro_f1:.4}  loss {loss:.4}",
                 100.0 * mean_average_precision
             ),
-            Figures::Regress { mae, rmse, r2, .. } => format!("MAE {mae:.4}  RMSE {rmse:.4}  R² {r2:.4}  loss {loss:.4}"),
+            Figures::Regress { mae, rmse, r2, .. } => {
+                format!("MAE {mae:.4}  RMSE {rmse:.4}  R² {r2:.4}  loss {loss:.4}")
+            }
         }
     }
 
@@ -259,7 +263,8 @@ impl Metrics {
             Figures::Multilabel { classes, .. } => {
                 let row = |c: &LabelFigures| {
                     let m = c.at_half;
-                    let figures = [maybe(c.ap), figure(m.precision), figure(m.recall), figure(m.f1), m.support.to_string()];
+                    let figures =
+                        [maybe(c.ap), figure(m.precision), figure(m.recall), figure(m.f1), m.support.to_string()];
                     [vec![c.name.clone()], figures.to_vec()].concat()
                 };
                 (vec!["label", "AP", "precision", "recall", "F1", "pictures"], classes.iter().map(row).collect())

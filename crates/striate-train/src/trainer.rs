@@ -9,8 +9,8 @@ use crate::layers::Layers;
 use crate::saved::{self, Counters};
 use crate::step::{Problem, Stepper};
 use crate::{
-    EpochRecord, Evaluation, Evaluator, Event, Goal, Metrics, Named, Reporter, Resolved, Result, RunFolder, TrainError, report,
-    resolve,
+    EpochRecord, Evaluation, Evaluator, Event, Goal, Metrics, Named, Reporter, Resolved, Result, RunFolder, TrainError,
+    report, resolve,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -312,8 +312,8 @@ impl Run {
         let (classes, batch) = (self.input.info.class_names.len(), self.settings.batch);
         self.input.train = Box::new(FeatureLoader::new(train, classes, batch, Some(self.settings.seed)));
         self.input.val = Box::new(FeatureLoader::new(val, classes, batch.min(self.input.val_len), None));
-        self.evaluator =
-            Evaluator::new(Goal::of(&self.input.info), self.compile.clone(), self.team.clone()).behind(cut, self.input.info.input);
+        self.evaluator = Evaluator::new(Goal::of(&self.input.info), self.compile.clone(), self.team.clone())
+            .behind(cut, self.input.info.input);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use common::{Case, fixture_folder, formula, load_family, role_in_f64};
 use safetensors::Dtype;
 use serde_json::Value;
 
-const FAMILIES: [&str; 12] = [
+const FAMILIES: [&str; 13] = [
     "init_stats",
     "layers_activation",
     "layers_conv",
@@ -19,6 +19,7 @@ const FAMILIES: [&str; 12] = [
     "printing",
     "schedules",
     "trajectories",
+    "zoo",
 ];
 
 #[test]
@@ -55,7 +56,7 @@ fn every_case_is_whole() {
                     assert!(case.json["text"].is_string() && (case.layer == "module" || case.has("value")), "{at}")
                 }
                 "schedules" => assert_eq!(case.shape("lr")[0], 40, "{at}"),
-                "trajectories" => {}
+                "trajectories" | "zoo" => {}
                 _ => check_layer_case(case),
             }
         }

@@ -143,7 +143,8 @@ impl Answers {
                 let classes = best(&scores, &self.names, self.args.top);
                 let mut labels = best(&scores, &self.names, scores.len());
                 labels.retain(|label| label.score >= self.args.threshold);
-                let words = if labels.is_empty() { format!("none (best: {})", in_words(&classes)) } else { in_words(&labels) };
+                let words =
+                    if labels.is_empty() { format!("none (best: {})", in_words(&classes)) } else { in_words(&labels) };
                 (serde_json::json!({"path": path, "labels": labels, "classes": classes}), words)
             }
             Task::Regress => {

@@ -160,7 +160,8 @@ pub fn run(args: &PredictArgs) -> Result<(), Failure> {
     }
     let mut predictor = Predictor {
         model: &model,
-        evaluator: Evaluator::new(model.goal(classes), args.compute.options(), args.compute.team()).with_tta(args.tta, size),
+        evaluator: Evaluator::new(model.goal(classes), args.compute.options(), args.compute.team())
+            .with_tta(args.tta, size),
         waiting: Vec::new(),
         answers: Answers::new(args.answers.clone(), model.names(classes), args.output.choose(), model.task)?,
         saved,

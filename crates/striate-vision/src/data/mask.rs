@@ -18,7 +18,8 @@ pub fn decode_mask(bytes: &[u8], path: &Path) -> Result<Image> {
         if bytes.starts_with(b"BM") {
             return Image::decode(bytes, path);
         }
-        let reason = PictureError::Unsupported { what: "masks that are no PNG or BMP, which keep each pixel's class,".into() };
+        let reason =
+            PictureError::Unsupported { what: "masks that are no PNG or BMP, which keep each pixel's class,".into() };
         return Err(DataError::Picture { file: path.into(), reason });
     }
     guarded(|| decode_png(bytes)).map_err(|reason| DataError::Picture { file: path.into(), reason })
@@ -87,7 +88,8 @@ pub fn voc_color(class: u8) -> [u8; 3] {
 }
 
 fn encode(image: &Image, color: png::ColorType, palette: Option<Vec<u8>>) -> Result<Vec<u8>> {
-    let failed = |error: png::EncodingError| DataError::Config(format!("a PNG of {}x{}: {error}", image.width, image.height));
+    let failed =
+        |error: png::EncodingError| DataError::Config(format!("a PNG of {}x{}: {error}", image.width, image.height));
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, image.width as u32, image.height as u32);
     encoder.set_color(color);
@@ -136,7 +138,8 @@ mod tests {
 
     #[test]
     fn colours_are_pascal_vocs() {
-        let wanted = [(0, [0, 0, 0]), (1, [128, 0, 0]), (15, [192, 128, 128]), (20, [0, 64, 128]), (255, [224, 224, 192])];
+        let wanted =
+            [(0, [0, 0, 0]), (1, [128, 0, 0]), (15, [192, 128, 128]), (20, [0, 64, 128]), (255, [224, 224, 192])];
         wanted.into_iter().for_each(|(class, color)| assert_eq!(voc_color(class), color, "{class}"));
     }
 

@@ -270,7 +270,8 @@ fn read_names(root: &Path) -> Result<Option<Vec<(String, Option<[u8; 3]>)>>> {
     let entry = |line: &str| {
         let mut parts = line.split(':');
         let name = parts.next().unwrap_or_default().to_owned();
-        let numbers: Vec<u8> = parts.next().map_or_else(Vec::new, |p| p.split(',').filter_map(|n| n.trim().parse().ok()).collect());
+        let numbers: Vec<u8> =
+            parts.next().map_or_else(Vec::new, |p| p.split(',').filter_map(|n| n.trim().parse().ok()).collect());
         (name, <[u8; 3]>::try_from(numbers).ok())
     };
     let names: Vec<_> = lines.map(entry).collect();
@@ -296,7 +297,9 @@ fn look(masks: &[&PathBuf]) -> Result<Seen> {
     let share = masks.len().div_ceil(threads).max(1);
     let all = std::thread::scope(|scope| {
         let jobs: Vec<_> = masks.chunks(share).map(|part| scope.spawn(move || look_at(part))).collect();
-        jobs.into_iter().map(|job| job.join().unwrap_or_else(|p| std::panic::resume_unwind(p))).collect::<Result<Vec<_>>>()
+        jobs.into_iter()
+            .map(|job| job.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
+            .collect::<Result<Vec<_>>>()
     })?;
     let mut seen = Seen { values: vec![false; 256], colors: Vec::new() };
     for part in all {
@@ -344,7 +347,8 @@ fn code(root: &Path, masks: &[&PathBuf], voc: bool, notes: &mut Vec<String>) -> 
     let named = read_names(root)?;
     let mut seen = look(masks)?;
     let grey = |color: &[u8; 3]| color[0] == color[1] && color[1] == color[2];
-    let of_names = named.iter().flatten().enumerate().filter_map(|(class, (_, color))| Some((*color.as_ref()?, class as u8)));
+    let of_names =
+        named.iter().flatten().enumerate().filter_map(|(class, (_, color))| Some((*color.as_ref()?, class as u8)));
     let table: HashMap<[u8; 3], u8> = of_names.collect();
     let mut coding = Coding::Indices;
     if !seen.colors.is_empty() {
@@ -406,8 +410,7 @@ pub(crate) fn open_masks(root: &Path, listing: &Listing, known: Option<&[String]
         _ => found,
     };
     let (coding, shared) = (Arc::new(coding), Arc::new(names.clone()));
-    let part = |files: Option<Vec<_>>| {
-        files.map(|files| MaskDataset { files, names: shared.clone(), coding: coding.clone() })
-    };
+    let part =
+        |files: Option<Vec<_>>| files.map(|files| MaskDataset { files, names: shared.clone(), coding: coding.clone() });
     Ok(MaskParts { parts: pairs.map(part), names, notes })
 }

@@ -240,7 +240,8 @@ fn find_dataset(data: &str, wanted: &Wanted<'_>) -> Result<DatasetSource> {
         }
         if asked || wanted.task == Some(Task::Segment) {
             let tried = vec![
-                "pictures with masks: no images/ beside masks/, and no JPEGImages/ beside SegmentationClass/".to_owned(),
+                "pictures with masks: no images/ beside masks/, and no JPEGImages/ beside SegmentationClass/"
+                    .to_owned(),
                 "pictures in a table: no labels.csv or train.csv".to_owned(),
             ];
             return Err(DataError::UnknownFormat { path: path.to_path_buf(), tried });

@@ -145,9 +145,8 @@ fn split_cells(text: &str) -> Result<Vec<(usize, Vec<String>)>, usize> {
 /// The picture that a cell names.
 fn find_picture(folder: &Path, cell: &str) -> Option<PathBuf> {
     let places = || FOLDERS.iter().map(|inner| folder.join(inner).join(cell));
-    let with_ending = |path: PathBuf| {
-        ENDINGS.iter().map(move |ending| PathBuf::from(format!("{}.{ending}", path.display())))
-    };
+    let with_ending =
+        |path: PathBuf| ENDINGS.iter().map(move |ending| PathBuf::from(format!("{}.{ending}", path.display())));
     places().find(|path| path.is_file()).or_else(|| places().flat_map(with_ending).find(|path| path.is_file()))
 }
 
@@ -165,7 +164,10 @@ fn read_rows(path: &Path, part: usize) -> Result<(Option<Vec<String>>, Vec<Row>)
     let mut head = rows.first().is_some_and(|(_, cells)| is_head(cells)).then(|| rows.remove(0).1);
     let width = head.as_ref().or(rows.first().map(|(_, cells)| cells)).map_or(0, Vec::len);
     if width < 2 || rows.is_empty() {
-        return Err(wrong(None, "it needs a column of files, one or more of labels or numbers, and at least one row".into()));
+        return Err(wrong(
+            None,
+            "it needs a column of files, one or more of labels or numbers, and at least one row".into(),
+        ));
     }
     let split = head.as_ref().and_then(|head| head.iter().position(|name| name.eq_ignore_ascii_case("split")));
     let mut out = Vec::new();
@@ -195,7 +197,9 @@ fn read_rows(path: &Path, part: usize) -> Result<(Option<Vec<String>>, Vec<Row>)
 
 /// The labels in a cell.
 fn labels_in(cell: &str, between: Option<char>) -> impl Iterator<Item = &str> {
-    cell.split(move |c: char| between.map_or(c.is_whitespace(), |b| c == b)).map(str::trim).filter(|label| !label.is_empty())
+    cell.split(move |c: char| between.map_or(c.is_whitespace(), |b| c == b))
+        .map(str::trim)
+        .filter(|label| !label.is_empty())
 }
 
 /// Opens tables, each with its part. `wanted` is what they are for, else seen from them; `known` are the classes of the net that
@@ -215,7 +219,6 @@ pub(crate) fn open_tables(
         head = names;
         rows.extend(more.into_iter().map(|row| (path, row)));
     }
-    let number = |cell: &str| cell.parse::<f32>().ok().filter(|v| v.is_finite());
     let columns = rows.first().map_or(0, |(_, row)| row.cells.len());
     let cells = || rows.iter().flat_map(|(_, row)| &row.cells);
     let numeric = cells().all(|cell| number(cell).is_some());
@@ -241,49 +244,78 @@ pub(crate) fn open_tables(
         }
     };
     if in_columns && known.is_some_and(|known| known != names) {
-        let what = format!("its columns are {}, those of the model {}", names.join(", "), known.unwrap_or_default().join(", "));
+        let what = format!(
+            "its columns are {}, those of the model {}",
+            names.join(", "),
+            known.unwrap_or_default().join(", ")
+        );
         return Err(DataError::Table { file: tables[0].1.clone(), line: Some(1), what });
     }
-    let shared = Arc::new(names.clone());
+    let meaning = Meaning { task, in_columns, between, names: Arc::new(names.clone()) };
     let mut parts: [Option<TableDataset>; 3] = [None, None, None];
     for (path, row) in rows {
         let wrong = |what: String| DataError::Table { file: path.clone(), line: Some(row.line), what };
-        let empty = || TableDataset { files: Vec::new(), labels: Vec::new(), values: Vec::new(), names: shared.clone() };
-        let part = parts[row.part].get_or_insert_with(empty);
-        let values = match in_columns {
+        let (label, values) = meaning.of(&row.cells).map_err(wrong)?;
+        let part = parts[row.part].get_or_insert_with(|| TableDataset {
+            files: Vec::new(),
+            labels: Vec::new(),
+            values: Vec::new(),
+            names: meaning.names.clone(),
+        });
+        part.files.push(row.file);
+        part.labels.push(label);
+        part.values.extend(values);
+    }
+    Ok(TableParts { task, parts, names })
+}
+
+/// How the cells of a row are read.
+struct Meaning {
+    task: Task,
+    /// A column for each label or number.
+    in_columns: bool,
+    /// Between labels in a cell; spaces if nothing.
+    between: Option<char>,
+    names: Arc<Vec<String>>,
+}
+
+impl Meaning {
+    /// Label and values of a row, or what is wrong with it.
+    fn of(&self, cells: &[String]) -> Result<(u32, Vec<f32>), String> {
+        let values = match self.in_columns {
             true => {
-                let numbers = row.cells.iter().map(|cell| number(cell).ok_or_else(|| wrong(format!("`{cell}` is no number"))));
-                numbers.collect::<Result<Vec<f32>>>()?
+                let numbers = cells.iter().map(|cell| number(cell).ok_or_else(|| format!("`{cell}` is no number")));
+                numbers.collect::<Result<Vec<f32>, String>>()?
             }
-            false if columns != 1 => {
-                return Err(wrong("give the labels in one column, or a column of 0 and 1 for each of them".into()));
+            false if cells.len() != 1 => {
+                return Err("give the labels in one column, or a column of 0 and 1 for each of them".into());
             }
             false => {
-                let mut values = vec![0.0; shared.len()];
-                for label in labels_in(&row.cells[0], between) {
-                    let class = shared.iter().position(|name| name == label).ok_or_else(|| {
-                        let hint = did_you_mean(label, shared.iter().map(String::as_str));
-                        wrong(format!("the model has no class `{label}`{hint}"))
+                let mut values = vec![0.0; self.names.len()];
+                for label in labels_in(&cells[0], self.between) {
+                    let class = self.names.iter().position(|name| name == label).ok_or_else(|| {
+                        let hint = did_you_mean(label, self.names.iter().map(String::as_str));
+                        format!("the model has no class `{label}`{hint}")
                     })?;
                     values[class] = 1.0;
                 }
                 values
             }
         };
-        let first = values.iter().position(|v| *v == 1.0);
-        match task {
-            Task::Classify if first.is_none() || values.iter().filter(|v| **v == 1.0).count() != 1 => {
-                return Err(wrong("a classifier needs one label a row; several are for --task multilabel".into()));
+        let first = values.iter().position(|v| *v == 1.0).unwrap_or(0) as u32;
+        match self.task {
+            Task::Classify if values.iter().filter(|v| **v == 1.0).count() != 1 => {
+                Err("a classifier needs one label a row; several are for --task multilabel".into())
             }
-            Task::Classify => part.labels.push(first.unwrap_or(0) as u32),
-            _ => {
-                part.labels.push(if task == Task::Multilabel { first.unwrap_or(0) as u32 } else { 0 });
-                part.values.extend(values);
-            }
+            Task::Classify => Ok((first, Vec::new())),
+            Task::Multilabel => Ok((first, values)),
+            _ => Ok((0, values)),
         }
-        part.files.push(row.file);
     }
-    Ok(TableParts { task, parts, names })
+}
+
+fn number(cell: &str) -> Option<f32> {
+    cell.parse().ok().filter(|v: &f32| v.is_finite())
 }
 
 #[cfg(test)]

@@ -146,8 +146,11 @@ pub fn pixel_classes(
         }
         done.lock().unwrap_or_else(std::sync::PoisonError::into_inner)[band] = Some((best, loss, counted));
     });
-    let mut out = PixelClasses { classes: Image { width, height, channels: 1, data: Vec::new() }, loss: 0.0, counted: 0 };
-    for (best, loss, counted) in done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_iter().flatten() {
+    let mut out =
+        PixelClasses { classes: Image { width, height, channels: 1, data: Vec::new() }, loss: 0.0, counted: 0 };
+    for (best, loss, counted) in
+        done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_iter().flatten()
+    {
         out.classes.data.extend(best);
         out.loss += loss;
         out.counted += counted;

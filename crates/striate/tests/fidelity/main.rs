@@ -13,6 +13,7 @@ mod optimizers;
 mod printing;
 mod schedules;
 mod trajectories;
+mod zoo;
 
 /// Fails with all the failures of a family, not with the first.
 fn report(family: &str, cases: usize, failures: &[String]) {
