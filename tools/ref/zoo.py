@@ -54,7 +54,7 @@ def make(name):
 def outputs(name, y):
     """Each output with its factor."""
     if isinstance(y, dict):
-        return [(y["out"], 1.0)] + [(y["aux"], AUX[name])] * ("aux" in y)
+        return [(y["out"], 1.0)] + ([(y["aux"], AUX[name])] if "aux" in y else [])
     return [(part, AUX[name] if i else 1.0) for i, part in enumerate(y)] if isinstance(y, tuple) else [(y, 1.0)]
 
 

@@ -303,6 +303,7 @@ fn smooth_l1(d: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use striate_graph::{Mode, RunOptions, interpret};
 
     #[test]
     fn losses_are_those_of_the_definition() {
@@ -312,6 +313,38 @@ mod tests {
         assert!((binary_cross_entropy(0.0, 1.0) - 2f64.ln()).abs() < 1e-12);
         assert!((binary_cross_entropy(-800.0, 1.0) - 800.0).abs() < 1e-9);
         assert_eq!((smooth_l1(-0.5), smooth_l1(3.0)), (0.125, 2.5));
+    }
+
+    /// Loss and figure of constant outputs.
+    fn losses(task: Task, outputs: &[(Array, f64)], targets: Array) -> [f64; 2] {
+        let trace = Trace::new(Mode::Train);
+        let outputs: Vec<_> = outputs.iter().map(|(y, factor)| (trace.constant(y.clone()), *factor)).collect();
+        let (loss, figure) = Loss::new(task, 0.0, None).call(&trace, &outputs, false);
+        let graph = trace.finish(&[("loss", &loss), ("figure", &figure)]).unwrap();
+        let given = interpret(&graph, &[("targets", targets)], &RunOptions::default()).unwrap();
+        [given[0].item().unwrap(), given[1].item().unwrap()]
+    }
+
+    #[test]
+    fn heads_for_training_count_by_their_factors_and_the_figure_is_the_first_outputs() {
+        let first = Array::from_vec([2, 2], vec![2f32, 0.0, 0.0, 1.0]).unwrap();
+        let second = Array::from_vec([2, 2], vec![0f32, 3.0, 5.0, 0.0]).unwrap();
+        let labels = || Array::from_vec([2], vec![0i64, 1]).unwrap();
+        let alone = |y: &Array| losses(Task::Classify, &[(y.clone(), 1.0)], labels())[0];
+        let [loss, hits] = losses(Task::Classify, &[(first.clone(), 1.0), (second.clone(), 0.3)], labels());
+        assert!((loss - alone(&first) - 0.3 * alone(&second)).abs() < 1e-6, "{loss}");
+        assert_eq!(hits, 2.0);
+    }
+
+    #[test]
+    fn pixels_that_do_not_count_change_nothing() {
+        let logits = || Array::from_vec([1, 2, 1, 3], vec![1f32, 0.0, 9.0, 0.0, 2.0, 0.0]).unwrap();
+        let loss =
+            |mask: Vec<i64>| losses(Task::Segment, &[(logits(), 1.0)], Array::from_vec([1, 1, 3], mask).unwrap());
+        let wanted = (cross_entropy(&[1.0, 0.0], 0) + cross_entropy(&[0.0, 2.0], 0)) / 2.0;
+        let [some, right] = loss(vec![0, 0, 255]);
+        assert!((some - wanted).abs() < 1e-6 && right == 0.5, "{some} {right}");
+        assert_eq!(loss(vec![255; 3]), [0.0, 0.0]);
     }
 
     #[test]

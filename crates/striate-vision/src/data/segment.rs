@@ -262,8 +262,11 @@ fn lists(root: &Path, notes: &mut Vec<String>) -> Result<Option<Pairs>> {
     Ok(pairs.iter().any(Option::is_some).then_some(pairs))
 }
 
+/// A class with its colour in coloured masks.
+type NamedClass = (String, Option<[u8; 3]>);
+
 /// Class names with their colours, where a file says them.
-fn read_names(root: &Path) -> Result<Option<Vec<(String, Option<[u8; 3]>)>>> {
+fn read_names(root: &Path) -> Result<Option<Vec<NamedClass>>> {
     let Some(path) = NAMES.iter().map(|name| root.join(name)).find(|path| path.is_file()) else { return Ok(None) };
     let text = std::fs::read_to_string(&path).map_err(|e| DataError::io(&path, e))?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));

@@ -91,6 +91,9 @@ pub struct PixelClasses {
     pub counted: u64,
 }
 
+/// The best classes of some rows, their loss, and the pixels that count.
+type Band = (Vec<u8>, f64, u64);
+
 /// Rows that a thread takes at once.
 const BAND: usize = 16;
 
@@ -111,7 +114,7 @@ pub fn pixel_classes(
     assert!(truth.is_none_or(|t| t.data.len() == height * width), "the truth is [{height}, {width}]");
     let columns: Vec<(usize, usize, f32)> = (0..width).map(|x| taps(x, w, width)).collect();
     let bands = height.div_ceil(BAND);
-    let done: Mutex<Vec<Option<(Vec<u8>, f64, u64)>>> = Mutex::new(vec![None; bands]);
+    let done: Mutex<Vec<Option<Band>>> = Mutex::new(vec![None; bands]);
     team.for_each(bands, |band| {
         let rows = band * BAND..(band * BAND + BAND).min(height);
         let (mut best, mut loss, mut counted) = (Vec::with_capacity(rows.len() * width), 0.0, 0);

@@ -111,7 +111,10 @@ fn follow(case: &Case) -> Result<(), String> {
     }
     let theirs = |key: &str| case.json["float32_distance"][key].as_f64().unwrap();
     let apart = apart.sqrt() / whole;
-    if apart > (3.0 * theirs("gradients")).max(1e-3) || worst.0 > (30.0 * theirs("gradients")).max(0.05) {
+    if !apart.is_finite()
+        || apart > (3.0 * theirs("gradients")).max(1e-3)
+        || worst.0 > (30.0 * theirs("gradients")).max(0.05)
+    {
         let (share, name) = worst;
         let torch = theirs("gradients");
         problems.push(format!("gradients are {apart:.1e} off (PyTorch {torch:.1e}); worst {share:.1e} of {name}"));
@@ -121,7 +124,8 @@ fn follow(case: &Case) -> Result<(), String> {
     let (_, wanted) = case.f64("logits64");
     let (low, high) = wanted.iter().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
     let off = logits.iter().zip(&wanted).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max) / (high - low);
-    if logits.len() != wanted.len() || !(off <= (3.0 * theirs("logits")).max(1e-4)) {
+    let sound = logits.len() == wanted.len() && logits.iter().all(|v| v.is_finite());
+    if !sound || off > (3.0 * theirs("logits")).max(1e-4) {
         problems.push(format!("logits are {off:.1e} of their range off (PyTorch {:.1e})", theirs("logits")));
     }
     if problems.is_empty() { Ok(()) } else { Err(format!("{}: {}", case.name, problems.join("; "))) }
