@@ -26,6 +26,7 @@ struct State {
     mode: Mode,
     /// Layers that behave as in evaluation all the same.
     frozen: Vec<Arc<str>>,
+    least_momentum: f64,
     scopes: Vec<Arc<str>>,
     /// The node of each cell that has been read, by slot.
     parameters: HashMap<usize, NodeId>,
@@ -54,6 +55,7 @@ impl Trace {
             graph: Graph::default(),
             mode,
             frozen: Vec::new(),
+            least_momentum: 0.0,
             scopes: Vec::new(),
             parameters: HashMap::new(),
         })))
@@ -73,6 +75,17 @@ impl Trace {
     /// and batch norm neither uses nor updates the statistics of the batch.
     pub fn freeze<S: AsRef<str>>(&self, layers: &[S]) {
         self.0.borrow_mut().frozen.extend(layers.iter().map(|layer| Arc::from(layer.as_ref())));
+    }
+
+    /// Lets running statistics follow those of each batch by at least this momentum, whatever their layers say: some nets are made
+    /// for so many steps that in a short training their statistics would stay near their initial values.
+    pub fn set_least_momentum(&self, momentum: f64) {
+        self.0.borrow_mut().least_momentum = momentum;
+    }
+
+    /// What [`Trace::set_least_momentum`] set; 0 unless it did.
+    pub fn least_momentum(&self) -> f64 {
+        self.0.borrow().least_momentum
     }
 
     /// A value that each run gives.

@@ -56,8 +56,8 @@ fn choose_defaults(kind: &Kind) -> Defaults {
         let longer = kind.size[0].max(kind.size[1]);
         return Defaults {
             model: "lraspp_mobilenet_v3_large",
-            imgsz: (longer / 32 * 32).clamp(64, 320),
-            epochs: if n >= 2_000 { 30 } else { 60 },
+            imgsz: (longer / 32 * 32).clamp(64, 256),
+            epochs: if n >= 2_000 { 20 } else { 40 },
             batch: 8,
             augment: if kind.small() { Augment::Flip } else { Augment::Photo },
             lr_factor: 2.0,

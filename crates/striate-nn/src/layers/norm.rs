@@ -105,7 +105,8 @@ impl Norm {
         if let (Mode::Train, Some(stats)) = (trace.mode(), stats) {
             let unbiased = count as f32 / (count as f32 - 1.0);
             let moments = moments.detach();
-            stats.record(&moments.select(0, 0), &(moments.select(0, 1) * unbiased), self.momentum);
+            let momentum = self.momentum.map(|momentum| momentum.max(trace.least_momentum()));
+            stats.record(&moments.select(0, 0), &(moments.select(0, 1) * unbiased), momentum);
         }
         trace.push(Op::BatchNormTraining { eps }, &[x, &gamma, &beta, &moments])
     }
