@@ -292,3 +292,17 @@ fn frozen_cells_are_not_updated() {
     assert!(net.weight.array().bits_eq(&before));
     assert_eq!(net.bias.as_ref().unwrap().array().f32s().unwrap(), &[bias - 1.0]);
 }
+
+#[test]
+fn a_trace_may_let_running_statistics_follow_faster() {
+    let follow = |least: f64, own: f64| -> f32 {
+        let norm = BatchNorm2d::new(1).momentum(own);
+        let trace = Trace::new(Mode::Train);
+        trace.set_least_momentum(least);
+        let y = norm.call(&trace.input("x", [1, 1, 2, 2], DType::F32));
+        let graph = trace.finish(&[("y", &y)]).unwrap();
+        interpret(&graph, &[("x", Array::full([1, 1, 2, 2], 8f32))], &RunOptions::default()).unwrap();
+        norm.stats.as_ref().unwrap().running_mean.array().f32s().unwrap()[0]
+    };
+    assert_eq!((follow(0.0, 0.25), follow(0.5, 0.25), follow(0.1, 0.25)), (2.0, 4.0, 2.0));
+}

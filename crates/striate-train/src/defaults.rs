@@ -197,7 +197,7 @@ fn choose_for_weights(
     let spec = find_model(&name)?;
     let channels = pretrained.channels(spec)?;
     let side = given.imgsz;
-    let mut imgsz = spec.input[1];
+    let mut imgsz = if kind.task == Task::Segment { usual.imgsz } else { spec.input[1] };
     match pretrained.preprocess(spec, side) {
         Some((p, said)) if p.channels == channels => {
             imgsz = p.size().map_or(imgsz, |[h, w]| h.max(w));

@@ -353,3 +353,16 @@ impl Parts {
         Ok(graph.after(&at))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::least_momentum;
+
+    #[test]
+    fn statistics_keep_up_in_short_trainings_alone() {
+        assert_eq!((least_momentum(1), least_momentum(1000), least_momentum(0)), (0.1, 0.01, 0.1));
+        // Of the initial statistics, at the end of a short training with MobileNetV3.
+        let left = |steps: u64| (1.0 - least_momentum(steps).max(0.01)).powi(steps as i32);
+        assert!([250, 1000, 5000].into_iter().all(|steps| left(steps) < 1e-4));
+    }
+}
