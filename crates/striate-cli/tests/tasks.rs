@@ -190,7 +190,8 @@ fn several_labels_are_learned_from_a_table() {
         table += &format!("{index}.png,{split},{bright},{boxed}\n");
     }
     place.write("labels.csv", table.as_bytes());
-    let flags = ["--model", "small", "--epochs", "20", "--batch", "6", "--imgsz", "32", "--augment", "none"];
+    let flags =
+        ["--model", "small", "--epochs", "30", "--batch", "6", "--imgsz", "32", "--augment", "none", "--lr", "0.05"];
     let metrics = place.train("labels.csv", "run", &flags);
     assert_eq!((&metrics["split"], &metrics["images"]), (&"test".into(), &6.into()));
     assert!(metrics["mAP"].as_f64().unwrap() > 0.9 && metrics["micro_f1"].is_number(), "{metrics}");

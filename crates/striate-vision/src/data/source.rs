@@ -228,8 +228,15 @@ fn find_dataset(data: &str, wanted: &Wanted<'_>) -> Result<DatasetSource> {
     }
     if path.is_dir() {
         let listing = Listing::read(path)?;
-        if wanted.task.is_none_or(|task| task == Task::Segment) && seems_masked(path, &listing) {
-            return of_masks(path, &listing, wanted);
+        if seems_masked(path, &listing) {
+            match wanted.task {
+                None | Some(Task::Segment) => return of_masks(path, &listing, wanted),
+                Some(Task::Classify) => {
+                    let tried = "these are pictures with masks (images/ beside masks/, or Pascal VOC's folders), for --task segment";
+                    return Err(DataError::UnknownFormat { path: path.to_path_buf(), tried: vec![tried.to_owned()] });
+                }
+                Some(_) => {}
+            }
         }
         let tables = find_tables(path);
         // Beside class folders a table needs to be asked for.
