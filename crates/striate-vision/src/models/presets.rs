@@ -260,7 +260,8 @@ mod tests {
         let (large, _) = find_preset("efficientnet_v2_l", None).unwrap();
         assert_eq!(large.preprocess().mean, [0.5; 3]);
         let (fcn, _) = find_preset("fcn_resnet50", None).unwrap();
-        assert_eq!((fcn.preprocess().crop, fcn.class_names()), (None, None));
+        let names = fcn.class_names().unwrap();
+        assert_eq!((fcn.preprocess().crop, names.len(), names[15].as_str()), (None, 21, "person"));
         assert!(find_preset("small", None).is_none());
     }
 

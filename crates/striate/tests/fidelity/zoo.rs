@@ -81,7 +81,8 @@ fn follow(case: &Case) -> Result<(), String> {
     outputs.extend(found.iter().enumerate().map(|(i, g)| (format!("g{i}"), g)));
     let outputs: Vec<(&str, &Tensor)> = outputs.iter().map(|(name, t)| (name.as_str(), *t)).collect();
     let run = |graph, inputs: &[(&str, &Array)]| -> Result<Vec<Array>, String> {
-        let program = Program::compile(&graph, &CompileOptions::default()).map_err(|e| e.to_string())?;
+        let program = Program::compile(&graph, &CompileOptions { exact: true, ..CompileOptions::default() })
+            .map_err(|e| e.to_string())?;
         Session::new(program).run(inputs).map(<[Array]>::to_vec).map_err(|e| e.to_string())
     };
     let x = Array::from_vec(&shape[..], formula::images("0", shape.iter().product())).unwrap();
