@@ -8,7 +8,8 @@ use std::sync::Arc;
 use striate::graph::{Array, Graph, Mode, Shape};
 use striate::io::onnx::{Dimension, OnnxModel, OnnxNet, OnnxSession};
 use striate::io::{FileFormat, detect_format};
-use striate::vision::models::{ModelError, ModelInfo};
+use striate::nn::Module;
+use striate::vision::models::{ModelError, ModelInfo, Task};
 use striate::vision::transforms::Preprocess;
 
 /// Side of the pictures of a model that leaves it open.
@@ -23,6 +24,12 @@ pub fn is_onnx(model: &str) -> bool {
 /// Reads a model; what is wrong with it is wrong usage, what the system says is input/output.
 pub fn read(path: &Path) -> Result<Arc<OnnxModel>, Failure> {
     Ok(Arc::new(OnnxModel::open(path).map_err(ModelError::from)?))
+}
+
+/// What a net of which nothing is known gives: a class for each pixel where it gives a map.
+fn task_of(net: &OnnxNet, [c, h, w]: [usize; 3]) -> Task {
+    let rank = net.graph(Mode::Eval, &[1, c, h, w]).map(|graph| graph.node(graph.outputs[0].1).shape.rank());
+    if rank.is_ok_and(|rank| rank == 4) { Task::Segment } else { Task::Classify }
 }
 
 /// A model for pictures, as a net. `side` is taken where the file leaves height and width open.
@@ -41,8 +48,17 @@ pub fn open(path: &Path, side: Option<usize>) -> Result<Model, Failure> {
             preprocess.std = vec![1.0; info.input[0]];
         }
         let prepared_by = "the file says".to_owned();
-        let class_names = Some(info.class_names);
-        return Ok(Model { name, net: Box::new(net), input: info.input, class_names, preprocess, prepared_by, origin });
+        return Ok(Model {
+            name,
+            net: Box::new(net),
+            input: info.input,
+            task: info.task,
+            targets: info.targets,
+            class_names: Some(info.class_names),
+            preprocess,
+            prepared_by,
+            origin,
+        });
     }
     let [channels, height, width] = net.picture();
     let open = height.is_none() || width.is_none();
@@ -57,7 +73,9 @@ pub fn open(path: &Path, side: Option<usize>) -> Result<Model, Failure> {
     }
     let preprocess = Preprocess::exact(input[1], input[2], input[0]);
     let prepared_by = "resized to the input, values from 0 to 1, as the file does not say".to_owned();
-    Ok(Model { name, net: Box::new(net), input, class_names: None, preprocess, prepared_by, origin })
+    let task = task_of(&net, input);
+    let (net, targets) = (Box::new(net), None);
+    Ok(Model { name, net, input, task, targets, class_names: None, preprocess, prepared_by, origin })
 }
 
 /// The shapes of all inputs: as declared; of open ones the first is the batch, the others are `side`.
