@@ -466,3 +466,127 @@ fn what_is_wrong_with_the_inputs_is_said() {
     let three = Array::zeros([3], DType::F64);
     assert_eq!(message(session.run(&[("x", &three)])), "input `x`: expected float32 [2], got float64 [3]");
 }
+
+/// Convolutions, norms and concatenations of channels, by name.
+struct Parts<'a>(&'a Tensor);
+
+impl Parts<'_> {
+    fn conv(&self, x: &Tensor, name: &'static str, channels: [usize; 2], edge: usize) -> Tensor {
+        let w = self.0.trace().parameter(&cell(name, &[channels[1], channels[0], edge, edge], name.len() as u64));
+        x.trace().push(Op::Conv2d(ConvAttrs { pads: [edge / 2; 4], ..ConvAttrs::default() }), &[x, &w])
+    }
+
+    fn norm(&self, x: &Tensor, seed: u64) -> Tensor {
+        let channels = x.shape()[1];
+        let cells = [seed, seed + 1, seed + 2].map(|seed| cell("norm", &[channels], seed));
+        let variance = Parameter::new(Array::full([channels], 0.5f32 + seed as f32));
+        let [g, b, m] = cells.map(|c| x.trace().parameter(&c));
+        x.trace().push(Op::BatchNorm { eps: 1e-5 }, &[x, &g, &b, &m, &x.trace().parameter(&variance)])
+    }
+}
+
+#[test]
+fn concatenations_without_copies_and_shuffles() {
+    let shuffle = |x: &Tensor, groups: usize| {
+        let d = x.shape().to_vec();
+        x.reshape([d[0], groups, d[1] / groups, d[2] * d[3]]).transpose(1, 2).reshape(&d[..])
+    };
+    let cases: Vec<(&'static str, Build)> = vec![
+        (
+            "a dense block, each concatenation in the next",
+            Box::new(move |x| {
+                let p = Parts(x);
+                let mut all = p.conv(x, "stem", [6, 8], 3);
+                for name in ["a", "bb", "ccc"] {
+                    let channels = all.shape()[1];
+                    let y = p.conv(&p.norm(&all, 3).relu(), name, [channels, 4], 3);
+                    all = Tensor::cat(&[&all, &y], 1);
+                }
+                vec![p.norm(&all, 9).relu(), all]
+            }),
+        ),
+        (
+            "a dense block, all values in each concatenation",
+            Box::new(move |x| {
+                let p = Parts(x);
+                let mut all = vec![p.conv(x, "stem", [6, 8], 3)];
+                for name in ["a", "bb", "ccc"] {
+                    let y = Tensor::cat(&all.iter().collect::<Vec<_>>(), 1);
+                    all.push(p.conv(&p.norm(&y, 3).silu(), name, [y.shape()[1], 4], 1));
+                }
+                vec![Tensor::cat(&all.iter().collect::<Vec<_>>(), 1).mean(&[2, 3], true), all[1].relu(), all[2].clone()]
+            }),
+        ),
+        (
+            "two branches, one of them an input, one pooled",
+            Box::new(move |x| {
+                let p = Parts(x);
+                let y = p.conv(x, "a", [6, 5], 1).relu();
+                let branches = [p.conv(&y, "bb", [5, 7], 3).relu(), x.clone(), p.conv(&y, "ccc", [5, 16], 1), y.exp()];
+                let y = Tensor::cat(&branches.iter().collect::<Vec<_>>(), 1);
+                vec![p.conv(&y, "dddd", [34, 3], 1), &y + &y.narrow(0, 1, 1)]
+            }),
+        ),
+        (
+            "a part of a concatenation goes back into it",
+            Box::new(move |x| {
+                let p = Parts(x);
+                let a = p.conv(x, "a", [6, 8], 1).relu();
+                let b = p.conv(&a, "bb", [8, 8], 3).relu();
+                let c = p.conv(&b.narrow(1, 2, 4), "ccc", [4, 8], 3);
+                let all = Tensor::cat(&[&a, &b, &c, &a], 1);
+                vec![p.conv(&all.narrow(1, 5, 20), "dddd", [20, 6], 3), all.narrow(1, 3, 9), b]
+            }),
+        ),
+        (
+            "units of a shuffle",
+            Box::new(move |x| {
+                let p = Parts(x);
+                let mut y = p.conv(x, "stem", [6, 12], 1).relu();
+                for name in ["a", "bb"] {
+                    let branch = p.norm(&p.conv(&y.narrow(1, 6, 6), name, [6, 6], 3), 5).relu();
+                    y = shuffle(&Tensor::cat(&[&y.narrow(1, 0, 6), &branch], 1), 2);
+                }
+                vec![shuffle(&y, 3), shuffle(&y, 4), shuffle(&y, 6), y]
+            }),
+        ),
+    ];
+    for (name, build) in cases {
+        let trace = Trace::new(Mode::Eval);
+        let outputs = build(&trace.input("x", [2, 6, 9, 7], DType::F32));
+        let named: Vec<(&str, &Tensor)> = outputs.iter().map(|y| ("y", y)).collect();
+        check(name, &trace.finish(&named).unwrap(), &noise(&[2, 6, 9, 7], 9));
+    }
+}
+
+#[test]
+fn an_expansion_and_its_depthwise_convolution_are_one_step_with_the_same_bits() {
+    let cells: Vec<Parameter> = [([40, 6, 1, 1], 1), ([40, 1, 3, 3], 2), ([6, 40, 1, 1], 3)]
+        .iter()
+        .map(|(shape, seed)| cell("w", shape, *seed))
+        .collect();
+    let norm: Vec<Parameter> = (0..3).map(|seed| cell("norm", &[40], seed)).collect();
+    let bias = cell("b", &[40], 7);
+    let build = |tapped: bool| {
+        let trace = Trace::new(Mode::Eval);
+        let x = trace.input("x", [2, 6, 60, 50], DType::F32);
+        let w: Vec<Tensor> = cells.iter().map(|c| trace.parameter(c)).collect();
+        let [g, b, m] = [0, 1, 2].map(|i| trace.parameter(&norm[i]));
+        let variance = trace.parameter(&Parameter::new(Array::full([40], 1.5f32)));
+        let y = trace.push(Op::Conv2d(ConvAttrs::default()), &[&x, &w[0]]);
+        let y = trace.push(Op::BatchNorm { eps: 1e-5 }, &[&y, &g, &b, &m, &variance]).clamp(0.0, 6.0);
+        trace.mark("expanded", &y);
+        let attrs = ConvAttrs { pads: [1; 4], stride: [2, 1], groups: 40, ..ConvAttrs::default() };
+        let y = trace.push(Op::Conv2d(attrs), &[&y, &w[1], &trace.parameter(&bias)]).silu();
+        let y = trace.push(Op::Conv2d(ConvAttrs::default()), &[&y, &w[2]]);
+        let mut graph = trace.finish(&[("y", &y)]).unwrap();
+        if tapped {
+            graph.add_tap("expanded").unwrap();
+        }
+        graph
+    };
+    let x = noise(&[2, 6, 60, 50], 9);
+    assert_eq!(program(&build(false)).step_count(), 3, "a permute, the pair, the projection");
+    let (plain, tapped) = (check("pair", &build(false), &x), check("tapped pair", &build(true), &x));
+    assert!(plain[0].bits_eq(&tapped[0]));
+}

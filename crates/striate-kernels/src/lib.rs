@@ -3,6 +3,7 @@
 //! This crate knows no tensor, graph or file format. All activations are NHWC here, all filters are OIHW until packed.
 // A kernel counts through its registers; iterators would hide which.
 #![allow(clippy::needless_range_loop)]
+pub mod affine;
 pub mod conv;
 pub mod cpu;
 pub mod elementwise;

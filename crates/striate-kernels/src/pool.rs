@@ -96,22 +96,51 @@ impl Kernel for Forward<'_> {
             let (n, oy) = (line / oh, line % oh);
             let image = &x[n * h * w * c_all..(n + 1) * h * w * c_all];
             for (columns, y) in plan.columns.0.iter().zip(y.chunks_exact_mut(c_all)) {
-                for c in (0..c_all).step_by(S::LANES) {
-                    let left = c_all - c;
-                    let mut best = s.splat(f32::NEG_INFINITY);
-                    for &row in &plan.rows.0[oy] {
-                        for &column in columns {
-                            let at = (row * w + column) * c_all + c;
-                            // SAFETY: inside the image; partial loads stop at the end of the pixel's channels.
-                            let v = unsafe { s.load_partial(image.as_ptr().add(at), left) };
-                            best = beats(s, v, best, v, best);
-                        }
+                let full = c_all - c_all % S::LANES;
+                let window = Window { image: image.as_ptr(), rows: &plan.rows.0[oy], columns, w, channels: c_all };
+                // SAFETY: each tap is a pixel of the image, whose channels the vectors do not leave.
+                unsafe {
+                    for c in (0..full).step_by(S::LANES) {
+                        s.store(y.as_mut_ptr().add(c), window.largest(s, c, S::LANES));
                     }
-                    // SAFETY: as above.
-                    unsafe { s.store_partial(y.as_mut_ptr().add(c), left, best) };
+                    if full < c_all {
+                        let n = c_all - full;
+                        s.store_partial(y.as_mut_ptr().add(full), n, window.largest(s, full, n));
+                    }
                 }
             }
         }
+    }
+}
+
+/// The inputs of one output.
+struct Window<'a> {
+    image: *const f32,
+    rows: &'a [usize],
+    columns: &'a [usize],
+    w: usize,
+    channels: usize,
+}
+
+impl Window<'_> {
+    /// The largest of `n` channels from `c` on.
+    ///
+    /// # Safety
+    /// They are readable at each row and column.
+    #[inline(always)]
+    unsafe fn largest<S: Simd>(&self, s: S, c: usize, n: usize) -> S::V {
+        let mut best = s.splat(f32::NEG_INFINITY);
+        for &row in self.rows {
+            for &column in self.columns {
+                // SAFETY: by contract.
+                let v = unsafe {
+                    let x = self.image.add((row * self.w + column) * self.channels + c);
+                    if n == S::LANES { s.load(x) } else { s.load_partial(x, n) }
+                };
+                best = beats(s, v, best, v, best);
+            }
+        }
+        best
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::mem::DisjointMut;
 use crate::parallel::over_rows;
+use crate::simd::{Kernel, Simd, isa};
 use crate::threads::Team;
 
 /// Side of the square tiles of a transposition: both sides' cache lines stay in the first cache.
@@ -15,6 +16,12 @@ pub fn transpose(team: &Team, [n, rows, columns]: [usize; 3], x: &[f32], y: &mut
     assert_eq!((x.len(), y.len()), (n * rows * columns, n * rows * columns), "[{n}, {rows}, {columns}]");
     if y.is_empty() {
         return;
+    }
+    match rows {
+        2 => return interleave::<2>(team, columns, x, y),
+        3 => return interleave::<3>(team, columns, x, y),
+        4 => return interleave::<4>(team, columns, x, y),
+        _ => {}
     }
     let strips = columns.div_ceil(TILE);
     let y = DisjointMut::new(y);
@@ -34,6 +41,56 @@ pub fn transpose(team: &Team, [n, rows, columns]: [usize; 3], x: &[f32], y: &mut
             }
         }
     });
+}
+
+/// Floats that a task interleaves, about.
+const PIECE: usize = 16384;
+
+/// [`transpose`] of few rows: pictures, and the groups of a channel shuffle.
+fn interleave<const R: usize>(team: &Team, columns: usize, x: &[f32], y: &mut [f32]) {
+    // Parts of one long image, or several short ones.
+    let strips = (R * columns).div_ceil(PIECE);
+    let strip = columns.div_ceil(strips);
+    let images = x.len() / (R * columns);
+    let together = if strips > 1 { 1 } else { (PIECE / (R * columns)).max(1) };
+    let y = DisjointMut::new(y);
+    team.for_each(images.div_ceil(together) * strips, |task| {
+        let (first, part) = (task / strips * together, task % strips);
+        let range = part * strip..columns.min((part + 1) * strip);
+        for image in first..images.min(first + together) {
+            let start = image * R * columns;
+            // SAFETY: each task has its own columns of its own images.
+            let y = unsafe { y.slice_mut(start + range.start * R..start + range.end * R) };
+            isa().dispatch(Interleave::<R> {
+                rows: std::array::from_fn(|r| &x[start + r * columns..][range.clone()]),
+                y,
+            });
+        }
+    });
+}
+
+struct Interleave<'a, const R: usize> {
+    rows: [&'a [f32]; R],
+    y: &'a mut [f32],
+}
+
+impl<const R: usize> Kernel for Interleave<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let count = self.y.len() / R;
+        let mut rows = [&[][..]; R];
+        for r in 0..R {
+            rows[r] = &self.rows[r][..count];
+        }
+        let y = &mut self.y[..count * R];
+        for i in 0..count {
+            for r in 0..R {
+                y[i * R + r] = rows[r][i];
+            }
+        }
+    }
 }
 
 /// Where the elements of a strided view lie: the first, and the distance from one to the next along each axis.

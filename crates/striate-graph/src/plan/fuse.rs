@@ -4,6 +4,7 @@
 //! a batch norm of evaluation (folded into the weights), a residual, an activation. The step stands at the place of the
 //! last of them, where the residual is known.
 
+use super::slots::Slot;
 use super::step::activation_of;
 use crate::{BinaryKind, Graph, NodeId, Op, Shape, UnaryKind};
 use std::collections::HashMap;
@@ -36,6 +37,12 @@ pub(crate) struct Fusion {
     pub masks: HashMap<NodeId, Mask>,
     /// For an input gradient, by its last node: what is done to it before it is written.
     pub input_grads: HashMap<NodeId, GradChain>,
+    /// For the last node of a channel shuffle: what is shuffled, and into how many groups its channels are cut.
+    pub shuffles: HashMap<NodeId, (NodeId, usize)>,
+    /// Pairs of chains that one step computes: the last node of the second, and the last of the first.
+    pub pairs: HashMap<NodeId, NodeId>,
+    /// Values that are written where a concatenation wants them.
+    pub slots: HashMap<NodeId, Slot>,
     /// Nodes that some other node's step computes.
     pub absorbed: Vec<bool>,
     /// Nodes that belong to a chain: where two branches meet, the first takes what follows.
@@ -122,7 +129,13 @@ pub(crate) fn fuse(graph: &Graph, uses: &Uses) -> Fusion {
             Op::Conv2dInputGrad { .. } | Op::MatMul { trans_a: false, trans_b: false } if is_input_grad(graph, id) => {
                 fuse_input_grad(graph, uses, id, &mut fusion);
             }
-            Op::BatchNormTraining { .. } => {
+            Op::Reshape { .. } => {
+                if let Some((shuffle, between)) = shuffle_of(graph, uses, id) {
+                    between.iter().for_each(|id| fusion.absorbed[id.index()] = true);
+                    fusion.shuffles.insert(id, shuffle);
+                }
+            }
+            Op::BatchNorm { .. } | Op::BatchNormTraining { .. } if !fusion.claimed[index] => {
                 let (chain, last, between) = follow_norm(graph, uses, (id, &mut fusion.claimed));
                 between.iter().for_each(|id| fusion.absorbed[id.index()] = true);
                 fusion.norms.insert(last, chain);
@@ -360,4 +373,22 @@ fn fuse_mask(graph: &Graph, uses: &Uses, (id, kind): (NodeId, UnaryKind), fusion
     for user in users {
         fusion.masks.insert(*user, Mask { dy, output, bounds, again });
     }
+}
+
+/// The channel shuffle that ends with the reshape `last`: `[n, c, …]` seen as `[n, g, c/g, …]`, both parts of the channels exchanged, and
+/// seen as `[n, c, …]` again. Gives what is shuffled, the number of groups, and the nodes between.
+fn shuffle_of(graph: &Graph, uses: &Uses, last: NodeId) -> Option<((NodeId, usize), [NodeId; 2])> {
+    let transpose = graph.node(last).inputs[0];
+    let Op::Transpose { perm } = &graph.node(transpose).op else { return None };
+    let reshape = graph.node(transpose).inputs[0];
+    let (Op::Reshape { .. }, Some(_), Some(_)) = (&graph.node(reshape).op, uses.only(transpose), uses.only(reshape))
+    else {
+        return None;
+    };
+    let x = graph.node(reshape).inputs[0];
+    let (shape, cut) = (&graph.node(x).shape, &graph.node(reshape).shape);
+    let exchanged = perm.len() >= 3 && perm[..3] == [0, 2, 1] && perm[3..].iter().enumerate().all(|(i, &p)| p == i + 3);
+    let channels = shape.rank() == 4 && shape.numel() > 0 && cut[0] == shape[0] && cut[1] * cut[2] == shape[1];
+    let f32 = graph.node(x).dtype == crate::DType::F32;
+    (f32 && exchanged && channels && graph.node(last).shape == *shape).then(|| ((x, cut[1]), [reshape, transpose]))
 }

@@ -32,6 +32,8 @@ pub(crate) fn lower(graph: &Graph, uses: &Uses, fusion: &Fusion, machine: Machin
         machine,
         native: vec![None; graph.nodes.len()],
         converted: HashMap::new(),
+        dense: HashMap::new(),
+        roots: HashMap::new(),
         call_outputs: HashMap::new(),
         updated: graph.nodes.iter().filter_map(updated_cell).collect(),
         out: Lowered::default(),
@@ -84,6 +86,10 @@ pub(super) struct Lowering<'g> {
     native: Vec<Option<ValueId>>,
     /// The same value in the other layout.
     converted: HashMap<ValueId, ValueId>,
+    /// A copy without gaps of a value that is some channels of a larger one.
+    pub(super) dense: HashMap<ValueId, ValueId>,
+    /// The buffers of the concatenations into which their inputs are written directly.
+    pub(super) roots: HashMap<NodeId, usize>,
     call_outputs: HashMap<NodeId, Vec<ValueId>>,
     /// The cells that the program updates.
     pub(super) updated: HashSet<usize>,
@@ -102,6 +108,9 @@ impl Lowering<'_> {
         }
         if let Some(chain) = self.fusion.input_grads.get(&id) {
             return self.input_grad_chain(id, chain);
+        }
+        if let Some(&(x, groups)) = self.fusion.shuffles.get(&id) {
+            return self.shuffle(id, x, groups);
         }
         match &node.op {
             Op::Input { name, shape, dtype } => {
@@ -169,16 +178,16 @@ impl Lowering<'_> {
 
     fn leaf(&mut self, id: NodeId, place: Place) {
         let node = self.graph.node(id);
-        let value = Value { place, shape: node.shape.clone(), dtype: node.dtype, layout: Layout::Rows };
+        let value = Value { place, shape: node.shape.clone(), dtype: node.dtype, layout: Layout::Rows, pitch: None };
         self.native[id.index()] = Some(self.push(value));
     }
 
     /// A value of one float in the program's constants.
     pub(super) fn constant(&mut self, place: Place) -> ValueId {
-        self.push(Value { place, shape: Shape::default(), dtype: DType::F32, layout: Layout::Rows })
+        self.push(Value { place, shape: Shape::default(), dtype: DType::F32, layout: Layout::Rows, pitch: None })
     }
 
-    fn push(&mut self, value: Value) -> ValueId {
+    pub(super) fn push(&mut self, value: Value) -> ValueId {
         self.out.values.push(value);
         ValueId((self.out.values.len() - 1) as u32)
     }
@@ -192,7 +201,7 @@ impl Lowering<'_> {
             self.out.hosts += 1;
             Place::Host(self.out.hosts - 1)
         };
-        self.push(Value { place, shape: shape.clone(), dtype, layout })
+        self.push(Value { place, shape: shape.clone(), dtype, layout, pitch: None })
     }
 
     /// Floats that only one step uses.
@@ -221,7 +230,7 @@ impl Lowering<'_> {
             place => place,
         };
         let dtype = source.dtype;
-        self.push(Value { place, shape: shape.clone(), dtype, layout })
+        self.push(Value { place, shape: shape.clone(), dtype, layout, pitch: None })
     }
 
     pub(super) fn value(&self, id: ValueId) -> &Value {
@@ -236,7 +245,14 @@ impl Lowering<'_> {
     /// The value of a node in a layout; a permute is put in where it lies in the other.
     pub(super) fn get(&mut self, id: NodeId, layout: Layout) -> ValueId {
         let native = self.as_it_lies(id);
+        let native = if self.value(native).pitch.is_some() { self.without_gaps(native) } else { native };
         self.convert(native, layout)
+    }
+
+    /// The value of a node, channels-last; it may be some channels of a larger one.
+    pub(super) fn with_gaps(&mut self, id: NodeId) -> ValueId {
+        let native = self.as_it_lies(id);
+        if self.value(native).pitch.is_some() { native } else { self.convert(native, Layout::ChannelsLast) }
     }
 
     fn convert(&mut self, native: ValueId, layout: Layout) -> ValueId {

@@ -9,7 +9,7 @@ use crate::{ConvAttrs, Node, NodeId, Op};
 use striate_kernels::conv::{Activation, Conv2dShape, ForwardPlan, InputGradPlan, WeightGradPlan};
 
 /// The kernels' shape of a convolution of `[n, c, h, w]` with an OIHW weight.
-fn conv_shape(x: &[usize], w: &[usize], attrs: &ConvAttrs) -> Conv2dShape {
+pub(super) fn conv_shape(x: &[usize], w: &[usize], attrs: &ConvAttrs) -> Conv2dShape {
     Conv2dShape {
         n: x[0],
         ih: x[2],
@@ -34,6 +34,9 @@ pub(super) fn linear_shape(rows: usize, k: usize, n: usize) -> Conv2dShape {
 impl Lowering<'_> {
     /// A convolution or linear layer with its epilogue.
     pub(super) fn chain(&mut self, last: NodeId, chain: &Chain) {
+        if self.pair(last, chain) {
+            return;
+        }
         let graph = self.graph;
         let head = graph.node(chain.head);
         let (x, weight) = (head.inputs[0], head.inputs[1]);
@@ -49,8 +52,19 @@ impl Lowering<'_> {
         if head.shape.numel() == 0 || shape.ic == 0 {
             return self.unfused(last, chain);
         }
-        let plan = ForwardPlan::new(shape, self.machine.isa, self.machine.algorithms);
-        let mut reads = vec![self.get(x, layout)];
+        let x = match layout {
+            Layout::ChannelsLast => self.with_gaps(x),
+            Layout::Rows => self.get(x, layout),
+        };
+        let moments = self.fusion.moments.get(&last).copied();
+        let y = match layout == Layout::ChannelsLast && chain.residual.is_none() {
+            true => self.result_in_slot(last, &[x]),
+            false => self.result(last, layout),
+        };
+        let pitch = |value: ValueId, channels| self.value(value).pitch.unwrap_or(channels);
+        let pitches = [pitch(x, shape.ic), pitch(y, shape.oc)];
+        let plan = ForwardPlan::pitched(shape, self.machine.isa, self.machine.algorithms, pitches);
+        let mut reads = vec![x];
         let mut extra = Vec::new();
         let recipe = self.recipe(weight, chain);
         let (weights, cells) =
@@ -66,8 +80,7 @@ impl Lowering<'_> {
         if let Some(residual) = chain.residual {
             reads.push(self.get(residual, layout));
         }
-        let moments = self.fusion.moments.get(&last).copied();
-        let mut writes = vec![self.result(last, layout)];
+        let mut writes = vec![y];
         writes.extend(moments.map(|id| self.result(id, Layout::Rows)));
         writes.push(self.scratch(plan.scratch_len(self.machine.threads)));
         writes.append(&mut extra);
@@ -116,7 +129,7 @@ impl Lowering<'_> {
         matches!(source, Source::Cell(slot) if self.updated.contains(&slot))
     }
 
-    fn recipe(&self, weight: NodeId, chain: &Chain) -> Option<Recipe> {
+    pub(super) fn recipe(&self, weight: NodeId, chain: &Chain) -> Option<Recipe> {
         let norm = match chain.norm {
             None => None,
             Some(id) => {
@@ -132,7 +145,7 @@ impl Lowering<'_> {
 
     /// Decides where packed weights live: beside their cells, or, for weights that the program itself computes or updates, in
     /// a buffer of the step.
-    fn weights(
+    pub(super) fn weights(
         &mut self,
         weight: NodeId,
         recipe: Option<Recipe>,

@@ -92,7 +92,10 @@ impl Lowering<'_> {
         let mut operands = Vec::with_capacity(2);
         for input in &node.inputs {
             let whole = *self.shape_of(*input) == node.shape;
-            operands.push(if whole { self.get(*input, layout) } else { self.as_it_lies(*input) });
+            let native = self.as_it_lies(*input);
+            // By strides: smaller ones, and some channels of a larger value.
+            let strided = !whole || (self.value(native).pitch.is_some() && layout == Layout::ChannelsLast);
+            operands.push(if strided { native } else { self.get(*input, layout) });
         }
         let strides: Vec<Vec<usize>> = operands.iter().map(|v| self.strides_in(*v, &node.shape, layout)).collect();
         let y = self.result(id, layout);

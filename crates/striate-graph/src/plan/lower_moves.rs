@@ -2,7 +2,7 @@
 
 use super::lower::Lowering;
 use super::step::{CopyKernel, Kernel};
-use super::value::{Layout, Place, ValueId, memory_axes};
+use super::value::{Layout, Place, Value, ValueId, memory_axes};
 use crate::{Node, NodeId, Op, PadMode, Shape};
 use striate_kernels::relayout::Strided;
 
@@ -28,6 +28,10 @@ impl Lowering<'_> {
                 self.copy((x, from), (y, to), &dims, Some(0.0));
                 true
             }
+            Op::Concat { axis: 1 } if self.layout_of(node) == Layout::ChannelsLast => {
+                self.concat_channels(id, node);
+                true
+            }
             Op::Concat { axis } => self.concat(id, node, *axis),
             Op::Expand { .. } => {
                 let (x, y) = (self.as_it_lies(node.inputs[0]), self.output(id, node));
@@ -43,6 +47,7 @@ impl Lowering<'_> {
                 self.copy((x, from), (y, to), &node.shape, None);
                 true
             }
+            Op::Transpose { perm } if self.transpose_as_alias(id, node, perm) => true,
             Op::Transpose { perm } => {
                 let (x, y) = (self.as_it_lies(node.inputs[0]), self.output(id, node));
                 let (mut from, to) = (self.whole(x), self.whole(y));
@@ -116,6 +121,31 @@ impl Lowering<'_> {
         true
     }
 
+    /// The channels of each pixel, seen as `[groups, c / groups]`, transposed.
+    pub(super) fn shuffle(&mut self, id: NodeId, x: NodeId, groups: usize) {
+        let reads = vec![self.get(x, Layout::ChannelsLast)];
+        let shape = self.shape_of(x);
+        let (pixels, rest) = (shape.numel() / shape[1], shape[1] / groups);
+        let y = self.result(id, Layout::ChannelsLast);
+        self.step(Kernel::Relayout { n: pixels, c: groups, inner: rest, to_channels_last: true }, reads, vec![y]);
+    }
+
+    /// Where the channels lie last already, a permute that says so moves nothing, and neither does its inverse.
+    fn transpose_as_alias(&mut self, id: NodeId, node: &Node, perm: &[usize]) -> bool {
+        let x = self.as_it_lies(node.inputs[0]);
+        let value = self.value(x);
+        let to_last: &[usize] = if perm.len() == 4 { &[0, 2, 3, 1] } else { &[0, 2, 1] };
+        let from_last: &[usize] = if perm.len() == 4 { &[0, 3, 1, 2] } else { &[0, 2, 1] };
+        let layout = match value.layout {
+            Layout::ChannelsLast if perm == to_last && value.pitch.is_none() => Layout::Rows,
+            Layout::Rows if perm == from_last => Layout::ChannelsLast,
+            _ => return false,
+        };
+        let alias = self.alias(x, &node.shape, layout, 0);
+        self.set(id, alias);
+        true
+    }
+
     /// A slice of neighbouring floats needs no copy.
     fn slice_as_alias(
         &mut self,
@@ -124,17 +154,35 @@ impl Lowering<'_> {
         (starts, sizes, steps): (&[usize], &[usize], &[isize]),
     ) -> bool {
         let value = self.value(self.as_it_lies(node.inputs[0]));
-        if value.layout != Layout::Rows || !matches!(value.place, Place::Buffer { .. }) {
+        if !matches!(value.place, Place::Buffer { .. }) || steps.iter().any(|&step| step != 1) {
             return false;
         }
         let shape = value.shape.clone();
+        if value.layout == Layout::ChannelsLast {
+            return self.channels_as_alias(id, node, (starts, sizes));
+        }
         let first = (0..shape.rank()).find(|&axis| sizes[axis] != shape[axis]).unwrap_or(0);
         let one_run = sizes[..first].iter().product::<usize>() == 1 && sizes[first + 1..] == shape[first + 1..];
-        if !one_run || steps.iter().any(|&step| step != 1) {
+        if !one_run {
             return false;
         }
         let offset = starts[first] * shape[first + 1..].iter().product::<usize>();
         let alias = self.alias(self.as_it_lies(node.inputs[0]), &node.shape, Layout::Rows, offset);
+        self.set(id, alias);
+        true
+    }
+
+    /// Some channels of each pixel need no copy either.
+    fn channels_as_alias(&mut self, id: NodeId, node: &Node, (starts, sizes): (&[usize], &[usize])) -> bool {
+        let value = self.value(self.as_it_lies(node.inputs[0])).clone();
+        let others = (0..sizes.len()).all(|axis| axis == 1 || sizes[axis] == value.shape[axis]);
+        let Place::Buffer { buffer, offset } = value.place else { return false };
+        if !others {
+            return false;
+        }
+        let place = Place::Buffer { buffer, offset: offset + starts[1] };
+        let pitch = Some(value.pixel_pitch());
+        let alias = self.push(Value { place, shape: node.shape.clone(), pitch, ..value });
         self.set(id, alias);
         true
     }

@@ -81,11 +81,31 @@ impl Lowering<'_> {
     fn batch_norm(&mut self, last: NodeId, chain: &NormChain, layout: Layout) {
         let node = self.graph.node(chain.norm);
         let (Op::BatchNormTraining { eps } | Op::BatchNorm { eps }) = node.op else { return };
+        if matches!(node.op, Op::BatchNorm { .. }) && chain.residual.is_none() && layout == Layout::ChannelsLast {
+            return self.affine(last, chain, eps);
+        }
         let mut reads = vec![self.get(node.inputs[0], layout)];
         reads.extend(node.inputs[1..].iter().map(|input| self.get(*input, Layout::Rows)));
         reads.extend(chain.residual.map(|residual| self.get(residual, layout)));
         let writes = vec![self.result(last, layout), self.scratch(node.shape[1])];
         let activation = chain.activation.and_then(activation_of).unwrap_or(Activation::None);
         self.step(Kernel::BatchNorm { eps, residual: chain.residual.is_some(), activation }, reads, writes);
+    }
+
+    /// A batch norm of evaluation and its activation. Input and output may be some channels of larger values.
+    fn affine(&mut self, last: NodeId, chain: &NormChain, eps: f32) {
+        let node = self.graph.node(chain.norm);
+        let x = self.with_gaps(node.inputs[0]);
+        let y = self.result_in_slot(last, &[x]);
+        let mut reads = vec![x];
+        reads.extend(node.inputs[1..].iter().map(|input| self.get(*input, Layout::Rows)));
+        let pitches = [x, y].map(|value| self.value(value).pixel_pitch());
+        let writes = vec![y, self.scratch(2 * node.shape[1])];
+        let activation = chain.activation.and_then(activation_of).unwrap_or(Activation::None);
+        self.step(
+            Kernel::Affine { eps, pixels: node.shape.numel() / node.shape[1], pitches, activation },
+            reads,
+            writes,
+        );
     }
 }

@@ -14,8 +14,10 @@ mod lower_norm;
 mod lower_windows;
 pub(crate) mod memory;
 pub(crate) mod packed;
+mod pairs;
 mod program;
 pub(crate) mod schedule;
+mod slots;
 pub(crate) mod step;
 pub(crate) mod value;
 

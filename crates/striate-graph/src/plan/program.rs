@@ -1,7 +1,9 @@
 use super::fuse::{Uses, fuse};
 use super::lower::{Lowered, Machine, lower};
 use super::memory::{Lifetime, plan_memory};
+use super::pairs::find_pairs;
 use super::schedule::schedule;
+use super::slots::find_slots;
 use super::step::{Kernel, Step, Weights};
 use super::value::{Place, Value, ValueId};
 use crate::pass::simplify;
@@ -73,8 +75,12 @@ impl Program {
         graph.verify()?;
         let graph = simplify(graph);
         let uses = Uses::of(&graph);
-        let fusion = fuse(&graph, &uses);
         let training = graph.nodes.iter().any(|node| matches!(node.op, Op::Update { .. }));
+        let mut fusion = fuse(&graph, &uses);
+        if !training {
+            fusion.slots = find_slots(&graph);
+            find_pairs(&graph, &uses, &mut fusion, isa());
+        }
         let algorithms = match (options.exact, training) {
             (true, _) => Algorithms::Exact,
             (false, true) => Algorithms::FastTraining,
@@ -98,6 +104,7 @@ impl Program {
     pub fn memory_bytes(&self) -> usize {
         let packed = |step: &Step| match &step.kernel {
             Kernel::Conv(conv) if matches!(conv.weights, Weights::Cached { .. }) => conv.plan.packed_len(),
+            Kernel::ConvPair(pair) => pair.plan.packed_lens().iter().sum(),
             Kernel::ConvInputGrad { plan, weights: Weights::Cached { .. }, .. } => plan.packed_len(),
             _ => 0,
         };
@@ -164,7 +171,7 @@ fn place(steps: &[Step], values: &mut [Value], buffers: &[usize], outputs: &[(Ar
     let (offsets, total) = plan_memory(&lives);
     for value in values {
         if let Place::Buffer { buffer, offset } = value.place {
-            let len = value.shape.numel().min(lives[buffer].len);
+            let len = value.span().min(lives[buffer].len);
             value.place = Place::Arena(Span { start: offsets[buffer] + offset, len });
         }
     }

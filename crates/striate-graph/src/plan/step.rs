@@ -4,7 +4,7 @@ use super::packed::Packed;
 use super::value::ValueId;
 use crate::{BinaryKind, DType, Node, RandomKind, ReduceKind, Shape, UnaryKind, UpdateKind};
 use std::sync::Arc;
-use striate_kernels::conv::{Activation, ForwardPlan, InputGradPlan, WeightGradPlan};
+use striate_kernels::conv::{Activation, ForwardPlan, InputGradPlan, PairPlan, WeightGradPlan};
 use striate_kernels::elementwise::BinaryShape;
 use striate_kernels::pool::MaxPoolPlan;
 use striate_kernels::reduce::ReduceShape;
@@ -54,6 +54,8 @@ pub(crate) enum Kernel {
     Moments,
     /// x, gamma, beta, mean, variance (or moments of both), [residual] → y, scratch
     BatchNorm { eps: f32, residual: bool, activation: Activation },
+    /// A batch norm of evaluation by itself. x, gamma, beta, mean, variance → y, scratch
+    Affine { eps: f32, pixels: usize, pitches: [usize; 2], activation: Activation },
     /// x, dy, moments, [mask's output, or gamma and beta] → sums, scratch
     BatchNormGradSums { eps: f32, mask: NormMask },
     /// x, dy, gamma, moments, sums, [mask's output, or gamma and beta] → dx, scratch
@@ -70,6 +72,8 @@ pub(crate) enum Kernel {
     Standardize { len: usize, eps: f32, backward: bool },
     /// K1. x, [weight], [bias], [residual] → y, [moments], scratch, [packed]
     Conv(Box<ConvKernel>),
+    /// A 1x1 convolution and the depthwise one behind it. x, [bias], [bias] → y, scratch
+    ConvPair(Box<PairKernel>),
     /// K1 with flipped weights. dy, [weight], [residual], [mask] → dx, scratch, [packed]
     ConvInputGrad { plan: Box<InputGradPlan>, weights: Weights, residual: bool, mask: Option<[f32; 2]> },
     /// K2. x, dy → dw, scratch
@@ -95,6 +99,13 @@ pub(crate) enum NormMask {
     Output([f32; 2]),
     /// By computing it again from x.
     Again([f32; 2]),
+}
+
+/// Two convolutions with their epilogues.
+#[derive(Debug)]
+pub(crate) struct PairKernel {
+    pub plan: PairPlan,
+    pub layers: [(Weights, Bias, Activation); 2],
 }
 
 /// From where to where a strided copy goes.
@@ -193,7 +204,7 @@ impl Kernel {
             Kernel::Reduce { kind, .. } => format!("{kind:?}"),
             Kernel::Copy(_) => "copy".into(),
             Kernel::Moments => "moments".into(),
-            Kernel::BatchNorm { .. } => "batch norm".into(),
+            Kernel::BatchNorm { .. } | Kernel::Affine { .. } => "batch norm".into(),
             Kernel::BatchNormGradSums { .. } => "batch norm sums".into(),
             Kernel::BatchNormInputGrad { .. } => "batch norm dx".into(),
             Kernel::MaxPool(_) => "max pool".into(),
@@ -204,6 +215,7 @@ impl Kernel {
             Kernel::Standardize { backward: false, .. } => "standardize".into(),
             Kernel::Standardize { backward: true, .. } => "gradient of standardize".into(),
             Kernel::Conv(conv) => conv.plan.kernel_name(),
+            Kernel::ConvPair(pair) => pair.plan.kernel_name(),
             Kernel::ConvInputGrad { plan, .. } => plan.kernel_name(),
             Kernel::ConvWeightGrad { plan } => plan.kernel_name(),
         }

@@ -46,6 +46,8 @@ pub(crate) struct Value {
     pub shape: Shape,
     pub dtype: DType,
     pub layout: Layout,
+    /// Of some channels of a larger channels-last value: the floats from one pixel to the next.
+    pub pitch: Option<usize>,
 }
 
 impl Value {
@@ -54,9 +56,26 @@ impl Value {
         physical(&self.shape, self.layout)
     }
 
+    /// Floats from one pixel to the next, where the channels lie last.
+    pub fn pixel_pitch(&self) -> usize {
+        self.pitch.unwrap_or(self.shape[1])
+    }
+
+    /// Floats from its first to its last.
+    pub fn span(&self) -> usize {
+        match (self.shape.numel(), self.pitch) {
+            (0, _) | (_, None) => self.shape.numel(),
+            (numel, Some(pitch)) => (numel / self.shape[1] - 1) * pitch + self.shape[1],
+        }
+    }
+
     /// The stride of each axis of the graph's shape.
     pub fn logical_strides(&self) -> Vec<usize> {
-        let strides = Shape::from(self.physical()).strides();
+        let mut sizes = self.physical();
+        if let (Some(pitch), Some(channels)) = (self.pitch, sizes.last_mut()) {
+            *channels = pitch;
+        }
+        let strides = Shape::from(sizes).strides();
         match self.layout {
             Layout::Rows => strides,
             Layout::ChannelsLast => memory_axes(self.shape.rank()).iter().map(|&at| strides[at]).collect(),

@@ -5,10 +5,11 @@ use super::random::{fill_random, random_element};
 use super::session::Session;
 use crate::host::call_host_function;
 use crate::plan::packed::Contents;
-use crate::plan::step::{Bias, ConvKernel, Kernel, NormMask, Recipe, Source, Step, Weights};
+use crate::plan::step::{Bias, ConvKernel, Kernel, NormMask, PairKernel, Recipe, Source, Step, Weights};
 use crate::plan::value::{Layout, Place, Value, ValueId};
 use crate::{Array, Buffer, DType, Error, Parameter, Program, RandomKind, Result, UpdateKind};
-use striate_kernels::conv::{Epilogue, ForwardArgs, GradEpilogue};
+use striate_kernels::affine::{AffineArgs, affine};
+use striate_kernels::conv::{Epilogue, ForwardArgs, GradEpilogue, PairArgs, PairLayer};
 use striate_kernels::elementwise;
 use striate_kernels::mem::AlignedBuf;
 use striate_kernels::norm::{self, ApplyArgs, Mask, NormGrad};
@@ -321,11 +322,42 @@ fn run_conv(reach: &Reach, step: &Step, conv: &ConvKernel) -> Result<()> {
     })
 }
 
+fn run_pair(reach: &Reach, step: &Step, pair: &PairKernel) -> Result<()> {
+    let mut reads = step.reads.iter().copied();
+    let missing = || Error::Internal("a pair of convolutions lacks a value".into());
+    let x = reach.read(reads.next().ok_or_else(missing)?)?;
+    let mut biases = [None; 2];
+    for (bias, (_, kind, _)) in biases.iter_mut().zip(&pair.layers) {
+        if *kind == Bias::Value {
+            *bias = Some(reach.read(reads.next().ok_or_else(missing)?)?);
+        }
+    }
+    let (y, scratch) = (reach.write(step.writes[0])?, reach.write(step.writes[1])?);
+    let (plan, lens) = (&pair.plan, pair.plan.packed_lens());
+    let [(weights0, ..), (weights1, ..)] = &pair.layers;
+    let pack0 = |w: &[f32], packed: &mut [f32]| plan.pack(0, reach.team, w, packed);
+    let pack1 = |w: &[f32], packed: &mut [f32]| plan.pack(1, reach.team, w, packed);
+    with_weights(reach, weights0, pack0, lens[0], (None, None), |packed0, folded0| {
+        with_weights(reach, weights1, pack1, lens[1], (None, None), |packed1, folded1| {
+            let layer = |which: usize, packed, folded| {
+                let (_, kind, activation) = &pair.layers[which];
+                let (kind, activation) = (*kind, *activation);
+                let bias = if kind == Bias::Folded { Some(folded) } else { biases[which] };
+                PairLayer { packed, bias, activation }
+            };
+            let layers = [layer(0, packed0, folded0), layer(1, packed1, folded1)];
+            plan.run(reach.team, PairArgs { x, layers, y, scratch });
+            Ok(())
+        })
+    })
+}
+
 fn run_kernel(reach: &Reach, step: &Step) -> Result<()> {
     let read = |index: usize| reach.read(step.reads[index]);
     let write = |index: usize| reach.write(step.writes[index]);
     match &step.kernel {
         Kernel::Conv(conv) => run_conv(reach, step, conv)?,
+        Kernel::ConvPair(pair) => run_pair(reach, step, pair)?,
         Kernel::ConvInputGrad { plan, weights, residual, mask } => {
             let (dy, dx, scratch) = (read(0)?, write(0)?, write(1)?);
             let computed = (step.reads.get(1).copied(), step.writes.get(2).copied());
@@ -408,6 +440,12 @@ fn run_norm_kernel(reach: &Reach, step: &Step) -> Result<()> {
             let (eps, activation) = (*eps, *activation);
             let args = ApplyArgs { x: read(0)?, gamma, beta, mean, variance, eps, residual, activation };
             norm::apply(team, isa, args, write(0)?, write(1)?);
+        }
+        Kernel::Affine { eps, pixels, pitches, activation } => {
+            let (gamma, beta, mean, variance) = (read(1)?, read(2)?, read(3)?, read(4)?);
+            let (x, eps, pixels, pitches, activation) = (read(0)?, *eps, *pixels, *pitches, *activation);
+            let args = AffineArgs { x, pixels, pitches, gamma, beta, mean, variance, eps, activation };
+            affine(team, isa, args, write(0)?, write(1)?);
         }
         Kernel::BatchNormGradSums { eps, mask } => {
             norm::grad_sums(team, isa, grad(*mask, (2, 3), *eps)?, write(0)?, write(1)?);

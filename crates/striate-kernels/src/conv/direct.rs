@@ -39,6 +39,9 @@ pub(super) struct Problem {
     pub k_c: usize,
     /// Channels of one group of the destination.
     pub m_c: usize,
+    /// Floats from one pixel to the next in the source and in the destination: the channels, where nothing lies between.
+    pub src_pitch: usize,
+    pub dst_pitch: usize,
 }
 
 impl Problem {
@@ -155,13 +158,12 @@ impl Direct {
         problem.drop_dead_taps();
         problem.flatten();
         let p = &problem;
-        let src_c = p.k_c * p.groups;
         // Pixels that are a multiple of 4 KiB apart fall into the same few lines of the first cache.
-        let packed = !p.taps[0].is_empty() && (!p.is_inside() || (p.step[1] * src_c * 4).is_multiple_of(4096));
+        let packed = !p.taps[0].is_empty() && (!p.is_inside() || (p.step[1] * p.src_pitch * 4).is_multiple_of(4096));
         let axes = [0, 1].map(|axis| Axis::new(&p.taps[axis], p.step[axis], packed));
         let (pitch, columns) = match packed {
             true => (packed_pitch(p.k_c, axes[1].step), axes[1].extent(p.out[1].max(1))),
-            false => (src_c, p.src[1]),
+            false => (p.src_pitch, p.src[1]),
         };
         let row_pitch = columns * pitch;
         let (run, taps) = place_taps(p, &axes, pitch, row_pitch);
@@ -192,7 +194,6 @@ impl Direct {
         let p = &self.problem;
         let [rows, columns] = self.axes;
         let image_pitch = self.image_pitch();
-        let dst_c = p.m_c * p.groups;
         for image in 0..self.bands.band_images {
             for r in 0..self.bands.band_rows {
                 for c in 0..p.out[1] {
@@ -200,7 +201,7 @@ impl Direct {
                     let y = (image * p.dst[0] + r * p.dst_step[0]) * p.dst[1] + c * p.dst_step[1];
                     // Without a tap nothing is read, and the source may be smaller than the output.
                     self.x_off.push(if self.taps.is_empty() { 0 } else { x });
-                    self.y_off.push(y * dst_c);
+                    self.y_off.push(y * p.dst_pitch);
                 }
             }
         }
@@ -286,7 +287,6 @@ impl Direct {
     fn pack_band(&self, x: &[f32], band: &Band, group: usize, out: &mut [f32]) {
         let p = &self.problem;
         let [rows, columns] = self.axes;
-        let src_c = p.k_c * p.groups;
         let width = self.row_pitch / self.pitch;
         // Packed columns that lie inside the source.
         let inside = |i: usize| columns.base + (i * columns.src_step) as isize;
@@ -305,12 +305,12 @@ impl Direct {
                 line[end * self.pitch..].fill(0.0);
                 let start = (image * p.src[0] + row as usize) * p.src[1] + inside(first) as usize;
                 let line = &mut line[first * self.pitch..end * self.pitch];
-                if self.pitch == src_c && columns.src_step == 1 {
-                    line.copy_from_slice(&x[start * src_c..][..line.len()]);
+                if self.pitch == p.k_c && p.src_pitch == p.k_c && columns.src_step == 1 {
+                    line.copy_from_slice(&x[start * p.src_pitch..][..line.len()]);
                     continue;
                 }
                 for (c, pixel) in line.chunks_exact_mut(self.pitch).enumerate() {
-                    let from = (start + c * columns.src_step) * src_c + group * p.k_c;
+                    let from = (start + c * columns.src_step) * p.src_pitch + group * p.k_c;
                     pixel[..p.k_c].copy_from_slice(&x[from..from + p.k_c]);
                 }
             }
@@ -366,14 +366,14 @@ impl Kernel for Items<'_> {
 #[inline(always)]
 fn run_item<S: Simd>(s: S, d: &Direct, b: &Buffers, scratch: &[f32], [index, group, block]: [usize; 3], band: &Band) {
     let p = &d.problem;
-    let (src_c, dst_c) = (p.k_c * p.groups, p.m_c * p.groups);
     let nv = d.nv.min(d.vectors() - block * d.nv);
     let lanes = (p.m_c - block * d.nv * S::LANES).min(nv * S::LANES);
     let sum = d.taps.len() * d.run;
     let group_len = d.vectors() * S::LANES * sum;
     let channel = group * p.m_c + block * d.nv * S::LANES;
     let pixel = |axis: usize, i: usize| i * p.dst_step[axis] + p.dst_origin[axis];
-    let dst = ((band.images.start * p.dst[0] + pixel(0, band.rows.start)) * p.dst[1] + pixel(1, 0)) * dst_c + channel;
+    let dst =
+        ((band.images.start * p.dst[0] + pixel(0, band.rows.start)) * p.dst[1] + pixel(1, 0)) * p.dst_pitch + channel;
     let x = match d.packed {
         true => scratch.as_ptr(),
         // Outputs that no tap reaches read nothing; there may be more of them than source rows.
@@ -383,7 +383,7 @@ fn run_item<S: Simd>(s: S, d: &Direct, b: &Buffers, scratch: &[f32], [index, gro
             b.x[row * d.row_pitch + group * p.k_c..].as_ptr()
         }
     };
-    debug_assert!(d.packed || d.pitch == src_c);
+    debug_assert!(d.packed || d.pitch == p.src_pitch);
     let pixels = d.bands.pixels(band);
     let task = Block {
         tiles: 0,
@@ -412,6 +412,6 @@ fn run_item<S: Simd>(s: S, d: &Direct, b: &Buffers, scratch: &[f32], [index, gro
     if let Some(partials) = b.partials {
         let first = index * d.stat_blocks_per_band();
         // SAFETY: the outputs that this item has just written; their part of the partial statistics.
-        unsafe { stats::block_statistics(s, &written, partials, first, dst_c, channel) };
+        unsafe { stats::block_statistics(s, &written, partials, first, p.m_c * p.groups, channel) };
     }
 }

@@ -1,5 +1,6 @@
 //! The kernels that compute a sliding-window sum, behind one face: which one, is decided by the layer's geometry alone.
 
+use super::depthwise::Depthwise;
 use super::direct::{Buffers, Direct, Problem};
 use super::lanes::Lanes;
 use super::pack::FilterLayout;
@@ -40,7 +41,9 @@ impl Weights {
 pub(super) enum Engine {
     /// Pixels by vectors of output channels: implicit GEMM.
     Direct(Box<(Direct, FilterLayout)>),
-    /// Lane by lane: depthwise and small groups.
+    /// Lane by lane, read where the source lies: depthwise.
+    Depthwise(Box<Depthwise>),
+    /// Lane by lane, from packed planes: small groups, and other depthwise ones.
     Lanes(Box<Lanes>),
     /// 3x3 filters by fewer multiply-adds.
     Winograd(Box<Winograd>),
@@ -58,13 +61,14 @@ pub enum Algorithms {
     Exact,
 }
 
-macro_rules! both {
+macro_rules! each {
     ($engine:expr, $e:ident => $call:expr) => {
         match $engine {
             Engine::Direct(pair) => {
                 let $e = &pair.0;
                 $call
             }
+            Engine::Depthwise($e) => $call,
             Engine::Lanes($e) => $call,
             Engine::Winograd($e) => $call,
         }
@@ -72,7 +76,11 @@ macro_rules! both {
 }
 
 impl Engine {
-    pub fn new(problem: Problem, isa: Isa, w: Weights, algorithms: Algorithms) -> Self {
+    pub fn new(mut problem: Problem, isa: Isa, w: Weights, algorithms: Algorithms) -> Self {
+        problem.drop_dead_taps();
+        if Depthwise::suits(&problem, isa) {
+            return Engine::Depthwise(Box::new(Depthwise::new(problem, isa, w)));
+        }
         if Lanes::suits(&problem, isa) {
             return Engine::Lanes(Box::new(Lanes::new(problem, isa, w)));
         }
@@ -94,6 +102,8 @@ impl Engine {
     pub fn name(&self, pass: &str) -> String {
         let (kind, (pixels, channels)) = match self {
             Engine::Direct(pair) => ("conv2d", pair.0.tile()),
+            Engine::Depthwise(depthwise) if depthwise.is_depthwise() => ("conv2d_depthwise", depthwise.tile()),
+            Engine::Depthwise(depthwise) => ("conv2d_grouped", depthwise.tile()),
             Engine::Lanes(lanes) if lanes.is_depthwise() => ("conv2d_depthwise", lanes.tile()),
             Engine::Lanes(lanes) => ("conv2d_grouped", lanes.tile()),
             Engine::Winograd(winograd) if winograd.edge() == 2 => ("conv2d_winograd2x2", winograd.tile()),
@@ -106,6 +116,7 @@ impl Engine {
     pub fn packed_len(&self) -> usize {
         match self {
             Engine::Direct(pair) => pair.1.packed_len(),
+            Engine::Depthwise(depthwise) => depthwise.packed_len(),
             Engine::Lanes(lanes) => lanes.packed_len(),
             Engine::Winograd(winograd) => winograd.packed_len(),
         }
@@ -115,6 +126,7 @@ impl Engine {
     pub fn pack_tasks(&self) -> usize {
         match self {
             Engine::Direct(pair) => pair.1.tasks(),
+            Engine::Depthwise(depthwise) => depthwise.vectors(),
             Engine::Lanes(lanes) => lanes.vectors(),
             Engine::Winograd(winograd) => winograd.pack_tasks(),
         }
@@ -124,6 +136,7 @@ impl Engine {
     pub fn pack_task(&self, task: usize, w: &[f32], packed: DisjointMut<f32>) {
         match self {
             Engine::Direct(pair) => pair.1.pack_task(task, w, packed),
+            Engine::Depthwise(depthwise) => depthwise.pack_task(task, w, packed),
             Engine::Lanes(lanes) => lanes.pack_task(task, w, packed),
             Engine::Winograd(winograd) => winograd.pack_task(task, w, packed),
         }
@@ -131,27 +144,32 @@ impl Engine {
 
     /// Floats of scratch that one thread needs.
     pub fn band_len(&self) -> usize {
-        both!(self, e => e.band_len())
+        match self {
+            Engine::Direct(pair) => pair.0.band_len(),
+            Engine::Depthwise(_) => 0,
+            Engine::Lanes(lanes) => lanes.band_len(),
+            Engine::Winograd(winograd) => winograd.band_len(),
+        }
     }
 
     /// Number of independent pieces of work.
     pub fn items(&self) -> usize {
-        both!(self, e => e.items())
+        each!(self, e => e.items())
     }
 
     /// The cost of one item, in multiply-adds.
     pub fn item_cost(&self) -> usize {
-        both!(self, e => e.item_cost())
+        each!(self, e => e.item_cost())
     }
 
     /// Pixels of each block of the statistics, in order; the shape alone decides.
     pub fn stat_blocks(&self) -> Vec<usize> {
-        both!(self, e => e.stat_blocks())
+        each!(self, e => e.stat_blocks())
     }
 
     /// Most statistics blocks there are.
     pub fn max_stat_blocks(&self) -> usize {
-        both!(self, e => e.max_stat_blocks())
+        each!(self, e => e.max_stat_blocks())
     }
 
     /// Does the items of `range`; `scratch` has [`Engine::band_len`] floats.
@@ -161,6 +179,13 @@ impl Engine {
     /// part of the partial statistics.
     pub unsafe fn run_items(&self, buffers: &Buffers, range: Range<usize>, scratch: &mut [f32]) {
         // SAFETY: by contract.
-        both!(self, e => unsafe { e.run_items(buffers, range, scratch) })
+        unsafe {
+            match self {
+                Engine::Direct(pair) => pair.0.run_items(buffers, range, scratch),
+                Engine::Depthwise(depthwise) => depthwise.run_items(buffers, range),
+                Engine::Lanes(lanes) => lanes.run_items(buffers, range, scratch),
+                Engine::Winograd(winograd) => winograd.run_items(buffers, range, scratch),
+            }
+        }
     }
 }

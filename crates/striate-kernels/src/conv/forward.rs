@@ -32,6 +32,8 @@ pub struct ForwardPlan {
     shape: Conv2dShape,
     isa: Isa,
     engine: Engine,
+    /// Floats from one pixel to the next, of input and output.
+    pitches: [usize; 2],
     /// Pixels of each block of the statistics.
     blocks: Vec<usize>,
 }
@@ -61,12 +63,25 @@ impl ForwardPlan {
     /// # Panics
     /// Where `shape.check()` is an error.
     pub fn new(shape: Conv2dShape, isa: Isa, algorithms: Algorithms) -> Self {
+        Self::pitched(shape, isa, algorithms, [shape.ic, shape.oc])
+    }
+
+    /// As [`ForwardPlan::new`], for input and output that are some channels of larger arrays: `pitches` has the floats from one pixel to
+    /// the next in each. Slices of them begin at the first pixel's first channel and end behind the last pixel's last. The residual lies as
+    /// the output does.
+    ///
+    /// # Panics
+    /// As there; where a pitch is less than the channels.
+    pub fn pitched(shape: Conv2dShape, isa: Isa, algorithms: Algorithms, pitches: [usize; 2]) -> Self {
         shape.check().unwrap_or_else(|e| panic!("{e}"));
-        Self::with_engine(shape, isa, Engine::new(forward_problem(&shape), isa, Weights::forward(&shape), algorithms))
+        assert!(pitches[0] >= shape.ic && pitches[1] >= shape.oc, "convolution: pitches {pitches:?} of {shape:?}");
+        let problem = Problem { src_pitch: pitches[0], dst_pitch: pitches[1], ..forward_problem(&shape) };
+        let plan = Self::with_engine(shape, isa, Engine::new(problem, isa, Weights::forward(&shape), algorithms));
+        ForwardPlan { pitches, ..plan }
     }
 
     pub(super) fn with_engine(shape: Conv2dShape, isa: Isa, engine: Engine) -> Self {
-        ForwardPlan { shape, isa, blocks: engine.stat_blocks(), engine }
+        ForwardPlan { shape, isa, pitches: [shape.ic, shape.oc], blocks: engine.stat_blocks(), engine }
     }
 
     /// The shape that was planned.
@@ -117,11 +132,12 @@ impl ForwardPlan {
     /// Where a buffer has not the size that the shape asks for.
     pub fn run(&self, team: &Team, args: ForwardArgs) {
         let shape = &self.shape;
-        check_len("x", args.x.len(), shape.x_len());
-        check_len("y", args.y.len(), shape.y_len());
+        let [x_len, y_len] = self.lens();
+        check_len("x", args.x.len(), x_len);
+        check_len("y", args.y.len(), y_len);
         assert!(args.packed.len() >= self.packed_len(), "packed filters: {} floats", args.packed.len());
         args.epilogue.bias.inspect(|b| check_len("bias", b.len(), shape.oc));
-        args.epilogue.residual.inspect(|r| check_len("residual", r.len(), shape.y_len()));
+        args.epilogue.residual.inspect(|r| check_len("residual", r.len(), y_len));
         args.stats.as_ref().inspect(|s| check_len("stats", s.len(), 2 * shape.oc));
         let scratch = align_scratch(args.scratch, self.scratch_len(team.threads()) - SLACK);
         let (bands, partials) = scratch.split_at_mut(team.threads() * self.band_len());
@@ -146,6 +162,13 @@ impl ForwardPlan {
         if let Some(out) = args.stats {
             self.merge(team, partials, out);
         }
+    }
+
+    /// Floats from the first of input and output to the last.
+    fn lens(&self) -> [usize; 2] {
+        let shape = &self.shape;
+        [(shape.x_len(), shape.ic, self.pitches[0]), (shape.y_len(), shape.oc, self.pitches[1])]
+            .map(|(len, channels, pitch)| if len == 0 { 0 } else { (len / channels - 1) * pitch + channels })
     }
 
     fn merge(&self, team: &Team, partials: &[f32], out: &mut [f32]) {
@@ -184,5 +207,7 @@ pub(super) fn forward_problem(shape: &Conv2dShape) -> Problem {
         taps,
         k_c,
         m_c,
+        src_pitch: shape.ic,
+        dst_pitch: shape.oc,
     }
 }

@@ -163,5 +163,7 @@ pub(super) fn phase_problem(shape: &Conv2dShape, origin: [usize; 2]) -> Problem 
         taps,
         k_c: shape.oc_per_group(),
         m_c: shape.ic_per_group(),
+        src_pitch: shape.oc,
+        dst_pitch: shape.ic,
     }
 }

@@ -105,9 +105,8 @@ impl Lanes {
                 self.offsets.extend((0..p.k_c).map(|k| k * self.plane + at));
             }
         }
-        let dst_c = p.m_c * p.groups;
         for r in 0..self.band_rows {
-            let at = |c: usize| (r * p.dst_step[0] * p.dst[1] + c * p.dst_step[1]) * dst_c;
+            let at = |c: usize| (r * p.dst_step[0] * p.dst[1] + c * p.dst_step[1]) * p.dst_pitch;
             self.y_off.extend((0..p.out[1]).map(at));
         }
     }
@@ -242,7 +241,6 @@ impl Lanes {
         let [row_axis, column_axis] = self.axes;
         let count = row_axis.extent(rows.len());
         assert!(count * self.row_pitch <= self.plane && out.len() >= self.band_len());
-        let src_c = p.k_c * p.groups;
         for i in 0..count {
             let row = row_axis.base + ((rows.start * row_axis.step + i) * row_axis.src_step) as isize;
             for remainder in 0..column_axis.step {
@@ -263,9 +261,9 @@ impl Lanes {
                     continue;
                 }
                 let column = (base + (inside.start * step) as isize) as usize;
-                let src = &x[((image * p.src[0] + row as usize) * p.src[1] + column) * src_c..];
+                let src = &x[((image * p.src[0] + row as usize) * p.src[1] + column) * p.src_pitch..];
                 let out = &mut out[first + inside.start * S::LANES..];
-                spread.copy(s, src, step * src_c, inside.len(), out, self.plane);
+                spread.copy(s, src, step * p.src_pitch, inside.len(), out, self.plane);
             }
         }
     }
@@ -322,15 +320,15 @@ struct Row<'a> {
 fn run_vector<S: Simd>(s: S, l: &Lanes, b: &Buffers, scratch: &[f32], index: usize, vector: usize) {
     let p = &l.problem;
     let (image, rows) = l.band(index);
-    let (dst_c, channel) = (l.channels(), vector * S::LANES);
+    let channel = vector * S::LANES;
     let pixel = |axis: usize, i: usize| i * p.dst_step[axis] + p.dst_origin[axis];
-    let dst = ((image * p.dst[0] + pixel(0, rows.start)) * p.dst[1] + pixel(1, 0)) * dst_c + channel;
+    let dst = ((image * p.dst[0] + pixel(0, rows.start)) * p.dst[1] + pixel(1, 0)) * p.dst_pitch + channel;
     let row = Row {
         offsets: &l.offsets,
         w: b.packed[vector * l.offsets.len() * S::LANES..].as_ptr(),
         bias: b.bias.map_or(std::ptr::null(), |bias| bias[channel..].as_ptr()),
-        n: (dst_c - channel).min(S::LANES),
-        y_pitch: p.dst_step[1] * dst_c,
+        n: (l.channels() - channel).min(S::LANES),
+        y_pitch: p.dst_step[1] * p.dst_pitch,
         buffers: b,
     };
     // Tiles of two sizes that differ by one pixel, so that no tile is nearly empty.
@@ -338,7 +336,7 @@ fn run_vector<S: Simd>(s: S, l: &Lanes, b: &Buffers, scratch: &[f32], index: usi
     let (small, large_tiles) = (p.out[1] / tiles, p.out[1] % tiles);
     for r in 0..rows.len() {
         let x = scratch[r * l.axes[0].step * l.row_pitch..].as_ptr();
-        let y = dst + r * p.dst_step[0] * p.dst[1] * dst_c;
+        let y = dst + r * p.dst_step[0] * p.dst[1] * p.dst_pitch;
         let mut column = 0;
         for tile in 0..tiles {
             let pixels = small + usize::from(tile < large_tiles);
@@ -359,7 +357,9 @@ fn run_vector<S: Simd>(s: S, l: &Lanes, b: &Buffers, scratch: &[f32], index: usi
     }
     if let Some(partials) = b.partials {
         // SAFETY: the outputs that were just written; their part of the partial statistics.
-        unsafe { stats::block_statistics(s, &written, partials, index * l.stat_blocks_per_band(), dst_c, channel) };
+        unsafe {
+            stats::block_statistics(s, &written, partials, index * l.stat_blocks_per_band(), l.channels(), channel)
+        };
     }
 }
 

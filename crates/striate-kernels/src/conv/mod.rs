@@ -2,6 +2,7 @@
 
 mod bands;
 mod choose;
+mod depthwise;
 mod direct;
 mod engine;
 mod epilogue;
@@ -11,6 +12,7 @@ mod lanes;
 mod lanes_grad;
 mod micro;
 mod pack;
+mod pair;
 mod shape;
 mod spread;
 mod stats;
@@ -21,6 +23,7 @@ pub use engine::Algorithms;
 pub use epilogue::{Activation, Epilogue};
 pub use forward::{ForwardArgs, ForwardPlan};
 pub use input_grad::{GradEpilogue, InputGradPlan};
+pub use pair::{PairArgs, PairLayer, PairPlan};
 pub use shape::{Conv2dShape, ConvShapeError};
 pub use weight_grad::WeightGradPlan;
 

@@ -3,7 +3,7 @@
 use crate::simd::{Isa, Simd};
 
 /// Most lanes of any vector.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// Lane `l` of plane `j` takes source channel `((c + l) / m * k) + j`: the `j`-th of its own group, where `m` and `k` are the
 /// group's output and source channels.
@@ -74,7 +74,7 @@ impl Spread {
 
 /// Lane `l` of the result is lane `indices[l]` of `v`. Indices are below the number of lanes.
 #[inline(always)]
-fn permute<S: Simd>(s: S, v: S::V, indices: &[u32; LANES]) -> S::V {
+pub(super) fn permute<S: Simd>(s: S, v: S::V, indices: &[u32; LANES]) -> S::V {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::*;

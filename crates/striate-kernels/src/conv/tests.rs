@@ -200,12 +200,32 @@ fn chosen_shapes() {
         Conv2dShape { groups: 19, ic: 19, oc: 19, kh: 5, kw: 4, stride: [1, 3], pads: [3, 0, 1, 5], ..BASE },
         Conv2dShape { n: 3, groups: 16, ic: 16, oc: 16, dilation: [2, 3], pads: [2, 3, 2, 3], ..BASE },
         Conv2dShape { n: 3, groups: 33, ic: 33, oc: 33, ih: 1, iw: 1, ..BASE },
+        // Every size of a depthwise tile: the row shorter than a tile, as long, longer; more channels than a chunk.
+        Conv2dShape { n: 2, groups: 35, ic: 35, oc: 35, ih: 7, iw: 7, kh: 5, kw: 5, pads: [2; 4], ..BASE },
+        Conv2dShape { groups: 35, ic: 35, oc: 35, ih: 15, iw: 15, kh: 5, kw: 5, pads: [2; 4], stride: [2, 2], ..BASE },
+        Conv2dShape { groups: 20, ic: 20, oc: 20, ih: 9, iw: 28, kh: 7, kw: 7, pads: [3; 4], ..BASE },
+        Conv2dShape {
+            groups: 20,
+            ic: 20,
+            oc: 20,
+            ih: 12,
+            iw: 33,
+            kh: 7,
+            kw: 7,
+            pads: [3, 2, 1, 0],
+            stride: [2, 2],
+            ..BASE
+        },
+        Conv2dShape { groups: 300, ic: 300, oc: 300, ih: 5, iw: 8, dilation: [2, 1], pads: [2, 1, 2, 1], ..BASE },
         // Channel multipliers and their opposite; the groups of ResNeXt; groups that straddle vectors.
         Conv2dShape { n: 2, groups: 24, ic: 24, oc: 48, ..BASE },
         Conv2dShape { n: 2, groups: 11, ic: 11, oc: 33, stride: [2, 1], ..BASE },
         Conv2dShape { n: 2, groups: 9, ic: 36, oc: 9, ..BASE },
         Conv2dShape { n: 2, groups: 32, ic: 128, oc: 128, ..BASE },
         Conv2dShape { n: 2, groups: 8, ic: 64, oc: 64, stride: [2, 2], ..BASE },
+        Conv2dShape { n: 2, groups: 13, ic: 104, oc: 104, ih: 14, iw: 15, ..BASE },
+        Conv2dShape { n: 2, groups: 21, ic: 42, oc: 42, ih: 8, iw: 7, stride: [2, 2], ..BASE },
+        Conv2dShape { groups: 9, ic: 36, oc: 36, ih: 6, iw: 30, kh: 5, pads: [2, 1, 2, 1], stride: [1, 2], ..BASE },
         Conv2dShape { n: 2, groups: 7, ic: 35, oc: 21, kh: 2, ..BASE },
         Conv2dShape { n: 2, groups: 4, ic: 12, oc: 20, kh: 1, kw: 1, pads: [0; 4], ..BASE },
         // Statistics of more than one block.
@@ -307,12 +327,12 @@ fn names_follow_the_grammar() {
     let depthwise = Conv2dShape { ic: 64, oc: 64, groups: 64, ih: 56, iw: 56, ..BASE };
     assert_eq!(
         ForwardPlan::new(depthwise, Isa::Avx512, Algorithms::Exact).kernel_name(),
-        "conv2d_depthwise_f32_14x16_avx512"
+        "conv2d_depthwise_f32_8x16_avx512"
     );
     let grouped = Conv2dShape { groups: 16, ..depthwise };
     assert_eq!(
         InputGradPlan::new(grouped, Isa::Avx2, Algorithms::Exact).kernel_name(),
-        "conv2d_grouped_input_grad_f32_12x8_avx2"
+        "conv2d_grouped_input_grad_f32_4x8_avx2"
     );
 }
 
@@ -331,4 +351,47 @@ fn more_rows_than_any_tap_reaches() {
         dilation: [2, 1],
         groups: 1,
     });
+}
+
+/// Input and output as some channels of larger arrays: the same bits, and nothing else is touched.
+#[test]
+fn parts_of_larger_arrays() {
+    let shapes = [
+        Conv2dShape { n: 2, ic: 20, oc: 40, ..BASE },
+        Conv2dShape { n: 2, ic: 64, oc: 64, ih: 14, iw: 14, ..BASE },
+        Conv2dShape { n: 2, ic: 48, oc: 35, kh: 1, kw: 1, pads: [0; 4], ..BASE },
+        Conv2dShape { n: 2, ic: 48, oc: 35, kh: 1, kw: 1, pads: [0; 4], stride: [2, 2], ..BASE },
+        Conv2dShape { n: 2, ic: 24, oc: 24, groups: 24, ..BASE },
+        Conv2dShape { n: 2, ic: 24, oc: 24, groups: 3, ..BASE },
+        Conv2dShape { n: 2, ic: 8, oc: 8, groups: 2, ..BASE },
+        Conv2dShape { n: 2, ic: 24, oc: 24, groups: 24, dilation: [1, 2], ..BASE },
+    ];
+    for (shape, isa) in shapes.iter().flat_map(|shape| available_isas().into_iter().map(move |isa| (shape, isa))) {
+        for algorithms in [Algorithms::Fast, Algorithms::Exact] {
+            let (x, w, bias) = (noise(shape.x_len(), 1), noise(shape.w_len(), 2), noise(shape.oc, 3));
+            let epilogue = Epilogue { bias: Some(&bias), activation: Activation::Silu, residual: None };
+            let dense = run_forward(&ForwardPlan::new(*shape, isa, algorithms), 2, &x, &w, epilogue).0;
+            let pitches = [shape.ic + 5, shape.oc + 3];
+            let plan = ForwardPlan::pitched(*shape, isa, algorithms, pitches);
+            let team = Team::new(2);
+            let mut packed = vec![f32::NAN; plan.packed_len()];
+            plan.pack(&team, &w, &mut packed);
+            let mut wide_x = vec![f32::NAN; x.len() / shape.ic * pitches[0]];
+            x.chunks(shape.ic)
+                .zip(wide_x.chunks_mut(pitches[0]))
+                .for_each(|(x, wide)| wide[2..][..x.len()].copy_from_slice(x));
+            let mut wide_y = vec![7.0; dense.len() / shape.oc * pitches[1]];
+            let mut scratch = vec![f32::NAN; plan.scratch_len(2)];
+            let (x_end, y_end) = (wide_x.len() - 3, wide_y.len() - 2);
+            let (x, y) = (&wide_x[2..x_end], &mut wide_y[1..y_end]);
+            plan.run(&team, ForwardArgs { x, packed: &packed, epilogue, stats: None, y, scratch: &mut scratch });
+            for (pixel, (wide, dense)) in wide_y.chunks(pitches[1]).zip(dense.chunks(shape.oc)).enumerate() {
+                assert!(wide[1..][..shape.oc] == *dense, "{isa} {algorithms:?} {shape:?}: pixel {pixel}");
+                assert!(
+                    [wide[0], wide[shape.oc + 1], wide[shape.oc + 2]] == [7.0; 3],
+                    "{isa} {shape:?}: beside {pixel}"
+                );
+            }
+        }
+    }
 }

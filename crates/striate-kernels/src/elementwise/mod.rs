@@ -139,18 +139,40 @@ pub fn binary(team: &Team, isa: Isa, kind: BinaryKind, shape: &BinaryShape, (a, 
     let grain = (8192 / inner).max(1);
     let out = DisjointMut::new(y);
     team.for_each(lines.div_ceil(grain), |piece| {
-        for line in piece * grain..lines.min((piece + 1) * grain) {
-            let (mut at, mut rest) = ([0, 0], line);
+        let lines = piece * grain..lines.min((piece + 1) * grain);
+        // SAFETY: each line is one task's own.
+        let y = unsafe { out.slice_mut(lines.start * inner..lines.end * inner) };
+        isa.dispatch(BinaryLines { kind, shape, first: lines.start, a, b, y });
+    });
+}
+
+/// Lines of a broadcast from the line `first` on, one after the other in `y`.
+struct BinaryLines<'a> {
+    kind: BinaryKind,
+    shape: &'a BinaryShape,
+    first: usize,
+    a: &'a [f32],
+    b: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Kernel for BinaryLines<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (shape, outer) = (self.shape, self.shape.dims.len() - 1);
+        let strides = (shape.a[outer], shape.b[outer]);
+        for (line, y) in self.y.chunks_exact_mut(shape.dims[outer]).enumerate() {
+            let (mut at, mut rest) = ([0, 0], self.first + line);
             for axis in (0..outer).rev() {
                 let index = rest % shape.dims[axis];
                 rest /= shape.dims[axis];
                 at = [at[0] + index * shape.a[axis], at[1] + index * shape.b[axis]];
             }
-            // SAFETY: each line is one task's own.
-            let y = unsafe { out.slice_mut(line * inner..(line + 1) * inner) };
-            isa.dispatch(Binary { kind, strides, a: &a[at[0]..], b: &b[at[1]..], y });
+            Binary { kind: self.kind, strides, a: &self.a[at[0]..], b: &self.b[at[1]..], y }.run(s);
         }
-    });
+    }
 }
 
 struct Binary<'a> {

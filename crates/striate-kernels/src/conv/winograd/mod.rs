@@ -87,7 +87,7 @@ impl Winograd {
         let tiles = bands.band_images * bands.band_rows.div_ceil(edge) * p.out[1].div_ceil(edge);
         let (inputs, products) = (Pitches::new(tiles, p.k_c), Pitches::new(tiles, nv * isa.lanes()));
         let dst_pixel =
-            |image: usize, row: usize, column: usize| ((image * p.dst[0] + row) * p.dst[1] + column) * p.m_c;
+            |image: usize, row: usize, column: usize| ((image * p.dst[0] + row) * p.dst[1] + column) * p.dst_pitch;
         let mut y_off = Vec::with_capacity(bands.most_pixels());
         for image in 0..bands.band_images {
             for row in 0..bands.band_rows {

@@ -76,7 +76,7 @@ impl<const A: usize, const M: usize> Kernel for TransformInputs<'_, A, M> {
         let to = self.inputs.as_mut_ptr();
         for (tile, [image, row, column]) in tiles::<M>(plan, self.band).enumerate() {
             let first = [row as isize + p.taps[0][0].offset, column as isize + p.taps[1][0].offset];
-            let mut patch = Patch::new::<A>((self.x.as_ptr(), image), p.src, first, p.k_c);
+            let mut patch = Patch::new::<A>((self.x.as_ptr(), image), p.src, first, p.src_pitch);
             let whole = patch.rows == (0..A) && patch.columns == (0..A);
             for c in (0..p.k_c).step_by(S::LANES) {
                 // SAFETY: positions of the patch inside the source are read; the matrices have room for whole vectors.
@@ -100,19 +100,19 @@ pub(super) fn inside<const A: usize>(first: isize, size: usize) -> Range<usize> 
 
 // Loops instead of closures here and below: a closure that is not inlined is compiled without the instruction set.
 impl Patch {
-    /// The `A x A` pixels from `first` on, in an image of `size` of those at `x`, with so many channels.
+    /// The `A x A` pixels from `first` on, in an image of `size` of those at `x`, with `pitch` floats from one to the next.
     #[inline(always)]
     pub(super) fn new<const A: usize>(
         (x, image): (*const f32, usize),
         size: [usize; 2],
         first: [isize; 2],
-        channels: usize,
+        pitch: usize,
     ) -> Self {
         let pixel = ((image * size[0]) as isize + first[0]) * size[1] as isize + first[1];
         Patch {
-            at: x.wrapping_offset(pixel * channels as isize),
-            row_pitch: size[1] * channels,
-            pitch: channels,
+            at: x.wrapping_offset(pixel * pitch as isize),
+            row_pitch: size[1] * pitch,
+            pitch,
             rows: inside::<A>(first[0], size[0]),
             columns: inside::<A>(first[1], size[1]),
         }
@@ -240,7 +240,7 @@ impl Part<'_> {
     #[inline(always)]
     fn finish<S: Simd>(&self, s: S, b: &Buffers, index: usize) {
         let (plan, p) = (self.plan, &self.plan.problem);
-        let first = (self.band.images.start * p.dst[0] + self.band.rows.start) * p.dst[1] * p.m_c;
+        let first = (self.band.images.start * p.dst[0] + self.band.rows.start) * p.dst[1] * p.dst_pitch;
         let pixels = plan.bands.pixels(self.band);
         let written = stats::Written {
             y: b.y.as_mut_ptr().wrapping_add(first + self.channel::<S>()),
@@ -280,10 +280,11 @@ impl<const A: usize, const M: usize> Kernel for TransformOutputs<'_, A, M> {
         let (first, lanes) = (part.channel::<S>(), part.lanes::<S>());
         for (tile, [image, row, column]) in tiles::<M>(plan, part.band).enumerate() {
             let (rows, columns) = (M.min(part.band.rows.end - row), M.min(p.out[1] - column));
-            let pixel = ((image * p.dst[0] + row) * p.dst[1] + column) * p.m_c + first;
+            let pixel = ((image * p.dst[0] + row) * p.dst[1] + column) * p.dst_pitch + first;
             for c in (0..lanes).step_by(S::LANES) {
                 let n = lanes - c;
-                let target = Target { at: pixel + c, channel: first + c, row_pitch: p.dst[1] * p.m_c, pitch: p.m_c };
+                let target =
+                    Target { at: pixel + c, channel: first + c, row_pitch: p.dst[1] * p.dst_pitch, pitch: p.dst_pitch };
                 // SAFETY: the products of this tile; its outputs, which are this item's.
                 unsafe {
                     let from = self.products.as_ptr().add(tile * plan.products.tile + c);

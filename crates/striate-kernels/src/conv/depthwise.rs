@@ -1,0 +1,457 @@
+//! K4, depthwise convolutions and those of small groups: a vector of channels by some neighbouring pixels of a row, read where they lie.
+//!
+//! A group of as many input as output channels lies in one vector, several groups beside each other: their inputs are the same lanes. For each
+//! input of a group in turn, a permutation brings it to all lanes of its own group. With groups of one there is nothing to permute.
+//!
+//! An input of a filter row is loaded once for all the outputs of the tile that see it. Rows outside the source are left out, columns
+//! outside count as zeros, and each output is one chain of multiply-adds over the taps in order: its bits do not depend on the tile.
+
+use super::direct::{Buffers, Problem};
+use super::engine::Weights;
+use super::spread::{LANES, permute};
+use super::stats;
+use crate::mem::DisjointMut;
+use crate::simd::{Isa, Kernel, Simd};
+use std::ops::Range;
+
+/// The input rows that one output row sees should stay in the first cache, for one chunk of channels.
+const ROWS_BYTES: usize = 24 << 10;
+/// Vectors of channels of an item: enough for whole cache lines in a row, few enough for threads to share the map.
+const CHUNK: Range<usize> = 4..16;
+/// Pieces of work that a layer should have, so that threads can share it.
+const MIN_ITEMS: usize = 16;
+
+/// A planned sum; the counterpart of `Direct`.
+#[derive(Clone, Debug)]
+pub(super) struct Depthwise {
+    problem: Problem,
+    isa: Isa,
+    weights: Weights,
+    /// Pixels of a tile.
+    pixels: usize,
+    /// Vectors of channels of an item, and output rows.
+    chunk: usize,
+    band_rows: usize,
+    /// Offsets of a band's outputs, row after row.
+    y_off: Vec<usize>,
+    /// For each input of a group, where each lane finds it in the vector.
+    indices: Vec<[u32; LANES]>,
+}
+
+impl Depthwise {
+    /// True for what the tiles can compute: 3 neighbouring columns, of depthwise filters also 5 or 7; steps of 1 or 2.
+    pub fn suits(p: &Problem, isa: Isa) -> bool {
+        let ascending = p.taps.iter().all(|taps| taps.windows(2).all(|pair| pair[1].offset > pair[0].offset));
+        let neighbours = p.taps[1].windows(2).all(|pair| pair[1].offset == pair[0].offset + 1);
+        let count = p.taps[1].len();
+        let columns = (count == 3 || (p.m_c == 1 && matches!(count, 5 | 7))) && matches!(p.step[1], 1 | 2);
+        let outputs = p.n * p.out[0] * p.out[1] > 0;
+        let lanes = p.m_c == p.k_c && p.m_c * 2 <= isa.lanes() && isa.lanes().is_multiple_of(p.m_c);
+        p.groups > 1 && lanes && ascending && neighbours && columns && outputs
+    }
+
+    pub fn new(problem: Problem, isa: Isa, weights: Weights) -> Self {
+        let p = &problem;
+        let [rows, columns] = p.out;
+        let channels = p.groups * p.m_c;
+        let vectors = channels.div_ceil(isa.lanes());
+        let fits = ROWS_BYTES / (4 * isa.lanes() * p.taps[0].len() * p.src[1]).max(1);
+        let chunk = vectors.div_ceil(vectors.div_ceil(fits.clamp(CHUNK.start, CHUNK.end)));
+        let bands = MIN_ITEMS.div_ceil(vectors.div_ceil(chunk)).min(rows);
+        let band_rows = rows.div_ceil(bands);
+        let at = |r: usize, c: usize| (r * p.dst_step[0] * p.dst[1] + c * p.dst_step[1]) * p.dst_pitch;
+        let y_off = (0..band_rows).flat_map(|r| (0..columns).map(move |c| at(r, c))).collect();
+        let place = |lane: usize, input: usize| (lane / p.m_c * p.m_c + input) as u32 % isa.lanes() as u32;
+        let indices = (0..p.k_c).map(|input| std::array::from_fn(|lane| place(lane, input))).collect();
+        Depthwise { isa, weights, pixels: choose_pixels(isa, columns), chunk, band_rows, y_off, indices, problem }
+    }
+
+    /// Pixels and output channels of a tile.
+    pub fn tile(&self) -> (usize, usize) {
+        (self.pixels, self.isa.lanes())
+    }
+
+    fn taps(&self) -> usize {
+        self.problem.taps[0].len() * self.problem.taps[1].len()
+    }
+
+    pub fn is_depthwise(&self) -> bool {
+        self.problem.m_c == 1
+    }
+
+    fn channels(&self) -> usize {
+        self.problem.groups * self.problem.m_c
+    }
+
+    /// Vectors of channels, which are the tasks of packing.
+    pub fn vectors(&self) -> usize {
+        self.channels().div_ceil(self.isa.lanes())
+    }
+
+    /// Floats of one vector's filters, [filter rows][inputs of a group][filter columns][lanes].
+    fn filters_len(&self) -> usize {
+        self.taps() * self.problem.k_c * self.isa.lanes()
+    }
+
+    /// Floats of the packed filters.
+    pub fn packed_len(&self) -> usize {
+        self.vectors() * self.filters_len()
+    }
+
+    /// Packs the filters of one vector of channels.
+    pub fn pack_task(&self, vector: usize, w: &[f32], packed: DisjointMut<f32>) {
+        let (lanes, p) = (self.isa.lanes(), &self.problem);
+        let (len, columns) = (self.filters_len(), &p.taps[1]);
+        // SAFETY: each task has its own vector.
+        let out = unsafe { packed.slice_mut(vector * len..(vector + 1) * len) };
+        for (i, value) in out.iter_mut().enumerate() {
+            let (product, channel) = (i / lanes, vector * lanes + i % lanes);
+            let (column, product) = (columns[product % columns.len()].index, product / columns.len());
+            let (input, row) = (product % p.k_c, p.taps[0][product / p.k_c].index);
+            let (group, output) = (channel / p.m_c, channel % p.m_c);
+            let filter =
+                group * self.weights.group_stride + output * self.weights.m_stride + input * self.weights.k_stride;
+            *value = if channel < self.channels() { w[filter + row * self.weights.kw + column] } else { 0.0 };
+        }
+    }
+
+    fn chunks(&self) -> usize {
+        self.vectors().div_ceil(self.chunk)
+    }
+
+    fn bands_per_image(&self) -> usize {
+        self.problem.out[0].div_ceil(self.band_rows)
+    }
+
+    fn band(&self, index: usize) -> (usize, Range<usize>) {
+        let row = index % self.bands_per_image() * self.band_rows;
+        (index / self.bands_per_image(), row..(row + self.band_rows).min(self.problem.out[0]))
+    }
+
+    /// Number of independent pieces of work: bands of rows and chunks of channels, in this order.
+    pub fn items(&self) -> usize {
+        self.problem.n * self.bands_per_image() * self.chunks()
+    }
+
+    /// The cost of one item, in multiply-adds.
+    pub fn item_cost(&self) -> usize {
+        (self.taps() * self.problem.k_c + 8) * self.y_off.len() * self.chunk * self.isa.lanes()
+    }
+
+    /// Pixels of each block of the statistics, in order; the shape alone decides.
+    pub fn stat_blocks(&self) -> Vec<usize> {
+        let bands = self.problem.n * self.bands_per_image();
+        (0..bands).flat_map(|b| stats::split(self.band(b).1.len() * self.problem.out[1])).collect()
+    }
+
+    fn stat_blocks_per_band(&self) -> usize {
+        stats::split(self.y_off.len()).count()
+    }
+
+    /// Most statistics blocks there are.
+    pub fn max_stat_blocks(&self) -> usize {
+        self.problem.n * self.bands_per_image() * self.stat_blocks_per_band()
+    }
+
+    /// Does the items of `range`.
+    ///
+    /// # Safety
+    /// The buffers have the sizes of the problem, and no one else writes what these items write: their outputs, and their
+    /// part of the partial statistics.
+    pub unsafe fn run_items(&self, buffers: &Buffers, range: Range<usize>) {
+        if !range.is_empty() {
+            self.isa.dispatch(Items { plan: self, buffers, range });
+        }
+    }
+}
+
+/// The size of tile that leaves least of the last one empty, the larger of equal ones.
+fn choose_pixels(isa: Isa, columns: usize) -> usize {
+    match isa {
+        Isa::Avx512 => [8, 7].into_iter().min_by_key(|p| columns.next_multiple_of(*p)).unwrap_or(8),
+        Isa::Avx2 | Isa::Portable => 4,
+    }
+}
+
+/// The items of one thread.
+struct Items<'a> {
+    plan: &'a Depthwise,
+    buffers: &'a Buffers<'a>,
+    range: Range<usize>,
+}
+
+impl Kernel for Items<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let plan = self.plan;
+        macro_rules! tiles {
+            ($($grouped:literal $columns:literal $step:literal;)*) => {
+                match (!plan.is_depthwise(), plan.problem.taps[1].len(), plan.problem.step[1], plan.pixels) {
+                    $(
+                        ($grouped, $columns, $step, 8) => s.vectorize(OfSize::<$grouped, $columns, $step, 8>(self)),
+                        ($grouped, $columns, $step, 7) => s.vectorize(OfSize::<$grouped, $columns, $step, 7>(self)),
+                        ($grouped, $columns, $step, 4) => s.vectorize(OfSize::<$grouped, $columns, $step, 4>(self)),
+                    )*
+                    other => unreachable!("no depthwise tile of {other:?}"),
+                }
+            };
+        }
+        tiles! { false 3 1; false 3 2; false 5 1; false 5 2; false 7 1; false 7 2; true 3 1; true 3 2; }
+    }
+}
+
+/// [`Items`] for depthwise or `GROUPED` filters of `KW` columns, a step of `STEP` columns, and tiles of `P` pixels.
+struct OfSize<'a, const GROUPED: bool, const KW: usize, const STEP: usize, const P: usize>(Items<'a>);
+
+impl<const GROUPED: bool, const KW: usize, const STEP: usize, const P: usize> Kernel
+    for OfSize<'_, GROUPED, KW, STEP, P>
+{
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // The other sizes belong to other instruction sets.
+        if const { (P == 4) == (S::LANES == 16) } {
+            return;
+        }
+        let Items { plan, buffers, range } = self.0;
+        for item in range {
+            let (index, chunk) = (item / plan.chunks(), item % plan.chunks());
+            let first = chunk * plan.chunk;
+            let vectors = first..(first + plan.chunk).min(plan.vectors());
+            run_item::<S, GROUPED, KW, STEP, P>(s, plan, buffers, index, vectors);
+        }
+    }
+}
+
+/// One chunk of channels of one band.
+#[inline(always)]
+fn run_item<S: Simd, const GROUPED: bool, const KW: usize, const STEP: usize, const P: usize>(
+    s: S,
+    plan: &Depthwise,
+    b: &Buffers,
+    index: usize,
+    vectors: Range<usize>,
+) {
+    let p = &plan.problem;
+    let (image, rows) = plan.band(index);
+    let channel = vectors.start * S::LANES;
+    let lanes = plan.channels().min(vectors.end * S::LANES) - channel;
+    let pixel = |axis: usize, i: usize| i * p.dst_step[axis] + p.dst_origin[axis];
+    let start = ((image * p.dst[0] + pixel(0, rows.start)) * p.dst[1] + pixel(1, 0)) * p.dst_pitch + channel;
+    for (r, row) in rows.clone().enumerate() {
+        let inside = rows_inside(p, row);
+        let source = (row * p.step[0]) as isize;
+        let line = Line {
+            x: b.x.as_ptr().wrapping_add(image * p.src[0] * p.src[1] * p.src_pitch + channel),
+            rows: &p.taps[0][inside.clone()],
+            source,
+            w: b.packed[vectors.start * plan.filters_len()..]
+                .as_ptr()
+                .wrapping_add(inside.start * p.k_c * KW * S::LANES),
+            w_pitch: plan.filters_len(),
+            y: start + r * p.dst_step[0] * p.dst[1] * p.dst_pitch,
+            channel,
+            lanes,
+            plan,
+            b,
+        };
+        for column in (0..p.out[1]).step_by(P) {
+            let first = (column * STEP) as isize + p.taps[1][0].offset;
+            let whole = first >= 0 && first as usize + (P - 1) * STEP + KW <= p.src[1] && column + P <= p.out[1];
+            // SAFETY: the tables keep to the source; the outputs are this item's.
+            unsafe {
+                match whole {
+                    true => line.tile::<S, GROUPED, KW, STEP, P, false>(s, column, first),
+                    false => line.tile::<S, GROUPED, KW, STEP, P, true>(s, column, first),
+                }
+            }
+        }
+        let written =
+            stats::Written { y: b.y.as_mut_ptr().wrapping_add(line.y), offsets: &plan.y_off[..p.out[1]], lanes };
+        if !b.activation.is_hot() {
+            // SAFETY: the outputs that were just written.
+            unsafe { stats::activate(s, &written, b.activation) };
+        }
+        if let Some((mask, bounds)) = b.mask {
+            // SAFETY: the outputs that were just written; the mask has as many.
+            unsafe { stats::mask(s, &written, mask.as_ptr().wrapping_add(line.y), bounds) };
+        }
+    }
+    if let Some(partials) = b.partials {
+        let offsets = &plan.y_off[..rows.len() * p.out[1]];
+        let written = stats::Written { y: b.y.as_mut_ptr().wrapping_add(start), offsets, lanes };
+        let first = index * plan.stat_blocks_per_band();
+        // SAFETY: the outputs that were just written; their part of the partial statistics.
+        unsafe { stats::block_statistics(s, &written, partials, first, plan.channels(), channel) };
+    }
+}
+
+/// The filter rows that see the source from output row `row`.
+fn rows_inside(p: &Problem, row: usize) -> Range<usize> {
+    let at = (row * p.step[0]) as isize;
+    let start = p.taps[0].partition_point(|tap| at + tap.offset < 0);
+    let end = p.taps[0].partition_point(|tap| at + tap.offset < p.src[0] as isize);
+    start..end.max(start)
+}
+
+/// One row of outputs of one chunk of channels.
+struct Line<'a> {
+    /// The image's first pixel, at the chunk's first channel.
+    x: *const f32,
+    /// Filter rows inside the source, and the source row that offset 0 means.
+    rows: &'a [super::direct::AxisTap],
+    source: isize,
+    /// Filters of the first of `rows`, and floats from one vector's to the next's.
+    w: *const f32,
+    w_pitch: usize,
+    /// Float of the output's first pixel.
+    y: usize,
+    channel: usize,
+    lanes: usize,
+    plan: &'a Depthwise,
+    b: &'a Buffers<'a>,
+}
+
+impl Line<'_> {
+    /// `P` outputs from `column` on, whose first input column is `first`. With `EDGE` some of them may lie behind the row's end, and some
+    /// of their inputs outside the source.
+    ///
+    /// # Safety
+    /// The chunk's channels of all rows are readable, those of the outputs writable.
+    #[inline(always)]
+    unsafe fn tile<
+        S: Simd,
+        const GROUPED: bool,
+        const KW: usize,
+        const STEP: usize,
+        const P: usize,
+        const EDGE: bool,
+    >(
+        &self,
+        s: S,
+        column: usize,
+        first: isize,
+    ) {
+        let full = self.lanes / S::LANES;
+        // SAFETY: by contract.
+        unsafe {
+            for vector in 0..full {
+                self.vector::<S, GROUPED, KW, STEP, P, EDGE>(s, column, first, (vector, S::LANES));
+            }
+            if full * S::LANES < self.lanes {
+                self.vector::<S, GROUPED, KW, STEP, P, EDGE>(s, column, first, (full, self.lanes - full * S::LANES));
+            }
+        }
+    }
+
+    /// One vector of [`Line::tile`], of which `n` lanes are channels.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn vector<
+        S: Simd,
+        const GROUPED: bool,
+        const KW: usize,
+        const STEP: usize,
+        const P: usize,
+        const EDGE: bool,
+    >(
+        &self,
+        s: S,
+        column: usize,
+        first: isize,
+        (vector, n): (usize, usize),
+    ) {
+        let p = &self.plan.problem;
+        let pitch = p.src_pitch;
+        let mut acc = [s.zero(); P];
+        let mut w = self.w.wrapping_add(vector * self.w_pitch);
+        for tap in self.rows {
+            let row = (self.source + tap.offset) as usize;
+            let x = self.x.wrapping_add(row * p.src[1] * pitch + vector * S::LANES);
+            let x = x.wrapping_offset(first * pitch as isize);
+            for indices in &self.plan.indices {
+                // SAFETY: columns inside the source are read, filters of each tap are there.
+                unsafe {
+                    let mut inputs = [[s.zero(); KW]; P];
+                    for m in 0..P {
+                        for k in 0..KW {
+                            // Of the inputs that two outputs share, the first output loads them.
+                            if m > 0 && k + STEP < KW {
+                                inputs[m][k] = inputs[m - 1][k + STEP];
+                            } else {
+                                let at = m * STEP + k;
+                                if !EDGE || (first + at as isize >= 0 && first + (at as isize) < p.src[1] as isize) {
+                                    let input = load(s, x.wrapping_add(at * pitch), n);
+                                    inputs[m][k] = if GROUPED { permute(s, input, indices) } else { input };
+                                }
+                            }
+                        }
+                    }
+                    for k in 0..KW {
+                        let weight = s.load(w.add(k * S::LANES));
+                        for m in 0..P {
+                            acc[m] = s.mul_add(inputs[m][k], weight, acc[m]);
+                        }
+                    }
+                }
+                w = w.wrapping_add(KW * S::LANES);
+            }
+        }
+        let count = if EDGE { P.min(p.out[1] - column) } else { P };
+        // SAFETY: by contract.
+        unsafe { self.finish::<S, P, EDGE>(s, acc, (column, count), (vector * S::LANES, n)) };
+    }
+
+    /// Bias, residual and a hot activation; writes the first `count` outputs.
+    ///
+    /// # Safety
+    /// As [`Line::tile`].
+    #[inline(always)]
+    unsafe fn finish<S: Simd, const P: usize, const EDGE: bool>(
+        &self,
+        s: S,
+        mut acc: [S::V; P],
+        (column, count): (usize, usize),
+        (lane, n): (usize, usize),
+    ) {
+        let (p, b) = (&self.plan.problem, self.b);
+        let pitch = p.dst_step[1] * p.dst_pitch;
+        let y = self.y + column * pitch + lane;
+        // SAFETY: by contract.
+        unsafe {
+            if let Some(bias) = b.bias {
+                let bias = load(s, bias.as_ptr().add(self.channel + lane), n);
+                for sum in &mut acc {
+                    *sum = s.add(*sum, bias);
+                }
+            }
+            if let Some(residual) = b.residual {
+                for m in 0..P {
+                    if !EDGE || m < count {
+                        acc[m] = s.add(acc[m], load(s, residual.as_ptr().add(y + m * pitch), n));
+                    }
+                }
+            }
+            for m in 0..P {
+                if !EDGE || m < count {
+                    let to = b.y.as_mut_ptr().add(y + m * pitch);
+                    let value = b.activation.apply_hot(s, acc[m]);
+                    if n == S::LANES { s.store(to, value) } else { s.store_partial(to, n, value) }
+                }
+            }
+        }
+    }
+}
+
+/// `n` lanes from `x`.
+///
+/// # Safety
+/// They are readable.
+#[inline(always)]
+unsafe fn load<S: Simd>(s: S, x: *const f32, n: usize) -> S::V {
+    // SAFETY: by contract.
+    unsafe { if n == S::LANES { s.load(x) } else { s.load_partial(x, n) } }
+}
