@@ -4,6 +4,8 @@ use super::{ModelError, find_model};
 use crate::transforms::Preprocess;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use striate_io::onnx::{OnnxModel, OnnxNet};
 use striate_io::{Safetensors, read_safetensors, write_safetensors};
 use striate_nn::{Module, StateDict};
 
@@ -22,13 +24,15 @@ pub struct ModelInfo {
     pub class_names: Vec<String>,
     /// What pictures go through before the net.
     pub preprocess: Preprocess,
+    /// How the net computes, where it is none of the registry: an ONNX model's structure.
+    pub structure: Option<String>,
 }
 
 impl ModelInfo {
     /// As it is written into a file, by key.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let json = |value: serde_json::Value| value.to_string();
-        let pairs = [
+        let mut pairs = vec![
             ("format", "striate".to_owned()),
             ("format_version", VERSION.to_string()),
             ("model", self.model.clone()),
@@ -36,6 +40,7 @@ impl ModelInfo {
             ("class_names", json(serde_json::json!(self.class_names))),
             ("preprocess", json(serde_json::json!(self.preprocess))),
         ];
+        pairs.extend(self.structure.as_ref().map(|structure| ("structure", structure.clone())));
         pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
@@ -61,6 +66,7 @@ impl ModelInfo {
             input: serde_json::from_str(text("input")?).map_err(|e| bad("input", e))?,
             class_names: serde_json::from_str(text("class_names")?).map_err(|e| bad("class_names", e))?,
             preprocess: serde_json::from_str(text("preprocess")?).map_err(|e| bad("preprocess", e))?,
+            structure: metadata.get("structure").cloned(),
         };
         info.preprocess.check().map_err(|error| wrong(error.to_string()))?;
         if info.preprocess.channels != info.input[0] || info.input.iter().any(|&n| n == 0 || n > 32_768) {
@@ -93,6 +99,10 @@ pub fn save_model(path: &Path, values: StateDict, info: &ModelInfo) -> Result<()
 pub fn load_model(path: &Path) -> Result<LoadedModel, ModelError> {
     let Safetensors { arrays, metadata } = read_safetensors(path)?;
     let info = ModelInfo::parse(path, &metadata)?;
+    if let Some(structure) = &info.structure {
+        let model = OnnxModel::from_structure(structure, |name| arrays.get(name).cloned(), path)?;
+        return Ok(LoadedModel { net: Box::new(OnnxNet::new(Arc::new(model))?), info });
+    }
     let spec = find_model(&info.model)?;
     let net = spec.structure(info.input, info.class_names.len())?;
     spec.load(&*net, arrays.into_iter().collect())
