@@ -101,6 +101,7 @@ impl ExportFlags {
             input: model.input,
             class_names: model.class_names.clone().unwrap_or_default(),
             preprocess: model.preprocess.clone(),
+            structure: None,
         };
         let mut metadata = info.metadata();
         if model.class_names.is_none() {

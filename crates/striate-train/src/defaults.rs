@@ -2,8 +2,11 @@
 
 use crate::config::{Augment, ClassWeights, Freeze, MixingName, OptimizerName, ScheduleName, Settings, TrainConfig};
 use crate::{Result, TrainError};
+use std::path::Path;
 use striate_vision::data::DatasetSource;
-use striate_vision::models::{ModelSpec, Pretrained, Task, find_model};
+use striate_vision::models::{
+    ModelSpec, OnnxNet, Pretrained, Task, find_model, imported_preprocess, is_imported, open_imported,
+};
 use striate_vision::transforms::ResizeTo;
 
 /// Most random views of each picture.
@@ -12,6 +15,9 @@ const MOST_VIEWS: u64 = 1000;
 const FEATURE_PASSES: usize = 2000;
 /// Longest side of a picture that counts as small.
 const SMALL: usize = 64;
+
+/// Side of the pictures of an ONNX model that leaves it open and says nothing.
+const IMPORTED_SIDE: usize = 224;
 
 /// What the rule looks at.
 struct Kind {
@@ -68,7 +74,7 @@ fn choose_defaults(kind: &Kind) -> Defaults {
     }
     if kind.small() {
         let (epochs, batch) = match n {
-            20_000.. => (12, 128),
+            20_000.. => (12, 64),
             2_000.. => (10, 64),
             _ => (40, 32),
         };
@@ -103,15 +109,24 @@ pub struct Resolved {
 pub fn resolve(config: &TrainConfig, source: &DatasetSource) -> Result<Resolved> {
     let kind = Kind::of(source);
     let mut given = config.clone();
+    let imported = take_imported(&mut given)?;
     let pretrained = given.weights.as_deref().map(Pretrained::read).transpose()?;
     let mut rules = Vec::new();
     let fresh = choose_defaults(&kind);
-    let chosen = match &pretrained {
-        Some(pretrained) => choose_for_weights(&kind, pretrained, &mut given, &mut rules)?,
-        None => fresh,
+    let chosen = match (&imported, &pretrained) {
+        (Some(net), _) => choose_for_imported(&kind, net, &mut given, &mut rules)?,
+        (None, Some(pretrained)) => choose_for_weights(&kind, pretrained, &mut given, &mut rules)?,
+        (None, None) => fresh,
     };
     let model = given.model.clone().unwrap_or_else(|| chosen.model.to_owned());
-    check_task(find_model(&model)?, kind.task, &given)?;
+    match imported {
+        None => check_task(find_model(&model)?, kind.task, &given)?,
+        Some(_) if kind.task != Task::Classify => {
+            let fix = format!("an imported net is trained to classify, and the data is to {}", kind.task);
+            return Err(TrainError::setting("--model", &model, &fix));
+        }
+        Some(_) => {}
+    }
     given.task = Some(kind.task);
     let [h, w] = kind.size;
     let size = if kind.small() {
@@ -189,7 +204,6 @@ fn choose_for_weights(
     given: &mut TrainConfig,
     rules: &mut Vec<String>,
 ) -> Result<Defaults> {
-    let usual = choose_defaults(kind);
     let Some(name) = given.model.clone().or_else(|| pretrained.model().map(str::to_owned)) else {
         let fix = "name the net that the weights are of";
         return Err(TrainError::setting("--model", "missing", fix));
@@ -197,7 +211,7 @@ fn choose_for_weights(
     let spec = find_model(&name)?;
     let channels = pretrained.channels(spec)?;
     let side = given.imgsz;
-    let mut imgsz = if kind.task == Task::Segment { usual.imgsz } else { spec.input[1] };
+    let mut imgsz = if kind.task == Task::Segment { choose_defaults(kind).imgsz } else { spec.input[1] };
     match pretrained.preprocess(spec, side) {
         Some((p, said)) if p.channels == channels => {
             imgsz = p.size().map_or(imgsz, |[h, w]| h.max(w));
@@ -211,6 +225,78 @@ fn choose_for_weights(
         }
         _ => {}
     }
+    given.model = Some(name);
+    Ok(going_on(kind, given, rules, (channels, imgsz, spec.name)))
+}
+
+/// An ONNX file as `model`, or as `weights` where no model is named: the net itself, with its values.
+fn take_imported(given: &mut TrainConfig) -> Result<Option<OnnxNet>> {
+    let weights = given.weights.as_ref().and_then(|path| path.to_str()).filter(|path| is_imported(path));
+    let model = match (given.model.as_deref().filter(|model| is_imported(model)), weights) {
+        (Some(model), weights) => {
+            if weights.is_some_and(|weights| weights != model) || (weights.is_none() && given.weights.is_some()) {
+                return Err(TrainError::setting("--weights", "set", "an ONNX file as --model has weights of its own"));
+            }
+            model.to_owned()
+        }
+        (None, Some(weights)) if given.model.is_none() => weights.to_owned(),
+        _ => return Ok(None),
+    };
+    // A resume may come from another working folder.
+    let absolute = std::path::absolute(&model).ok().and_then(|path| path.to_str().map(str::to_owned));
+    let net = open_imported(Path::new(&model))?;
+    (given.model, given.weights) = (Some(absolute.unwrap_or(model)), None);
+    Ok(Some(net))
+}
+
+/// For training that goes on from an ONNX model: as the file says, or usual sizes and no means.
+fn choose_for_imported(
+    kind: &Kind,
+    net: &OnnxNet,
+    given: &mut TrainConfig,
+    rules: &mut Vec<String>,
+) -> Result<Defaults> {
+    let [channels, height, width] = net.picture();
+    let channels = channels.unwrap_or(3);
+    let said = imported_preprocess(net).filter(|p| p.channels == channels);
+    let size = said.as_ref().and_then(|p| p.size()).map(|[h, w]| h.max(w));
+    let fixed = height.zip(width);
+    if let Some((h, w)) = fixed.filter(|(h, w)| h != w || given.imgsz.is_some_and(|side| side != *h)) {
+        let fix = format!("the file fixes its pictures to {h}x{w}; training takes squares of that size");
+        return Err(TrainError::setting("--imgsz", given.imgsz.unwrap_or(h), &fix));
+    }
+    let imgsz = fixed.map(|(h, _)| h).or(size).unwrap_or(IMPORTED_SIDE);
+    match said {
+        Some(p) => {
+            if let Some(ResizeTo::Shorter(side)) = p.resize {
+                given.resize = given.resize.or(Some(side));
+            }
+            given.interpolation = given.interpolation.or(Some(p.interpolation));
+            rules.push(format!("pictures are prepared as the ONNX file says: {p}"));
+            if !net.takes_bytes() {
+                given.mean.get_or_insert(p.mean);
+                given.std.get_or_insert(p.std);
+            }
+        }
+        None if given.mean.is_none() => {
+            rules.push("the ONNX file does not say how pictures are prepared: values from 0 to 1; --mean and --std change that".into());
+        }
+        None => {}
+    }
+    if given.mean.is_none() {
+        (given.mean, given.std) = (Some(vec![0.0; channels]), Some(vec![1.0; channels]));
+    }
+    Ok(going_on(kind, given, rules, (channels, imgsz, "the ONNX file")))
+}
+
+/// Lower learning rates and fewer epochs than for training from nothing.
+fn going_on(
+    kind: &Kind,
+    given: &mut TrainConfig,
+    rules: &mut Vec<String>,
+    (channels, imgsz, model): (usize, usize, &'static str),
+) -> Defaults {
+    let usual = choose_defaults(kind);
     if channels != kind.channels {
         let how = if channels == 3 { "grey becomes RGB" } else { "colours become grey" };
         rules.push(format!("the weights are for {channels} channel(s), the pictures have {}: {how}", kind.channels));
@@ -219,7 +305,6 @@ fn choose_for_weights(
         // The number of means says how many channels the net sees.
         (given.mean, given.std) = (Some(vec![0.5; channels]), Some(vec![0.25; channels]));
     }
-    given.model = Some(name);
     let n = kind.pictures;
     let head_alone = given.freeze == Some(Freeze::Backbone);
     let (epochs, batch, lr_factor, head_lr_factor, remark) = match head_alone {
@@ -230,17 +315,7 @@ fn choose_for_weights(
             _ => (10, 16, 0.05, 10.0, ", a twentieth of the usual learning rate, ten times that for the head"),
         },
     };
-    Ok(Defaults {
-        model: spec.name,
-        imgsz,
-        epochs,
-        batch,
-        lr_factor,
-        head_lr_factor,
-        average: !head_alone,
-        remark,
-        ..usual
-    })
+    Defaults { model, imgsz, epochs, batch, lr_factor, head_lr_factor, average: !head_alone, remark, ..usual }
 }
 
 /// Whether the net is for the task, and the settings too.

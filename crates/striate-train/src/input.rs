@@ -183,6 +183,7 @@ impl Input {
             input: [preprocess.channels, size[0], size[1]],
             class_names: source.class_names.clone(),
             preprocess: preprocess.clone(),
+            structure: None,
         };
         let mut notes = source.notes.clone();
         notes.extend(imbalance_remark(&counts, &source.class_names));

@@ -21,7 +21,7 @@ use striate_graph::{Array, CompileOptions, Error};
 use striate_io::read_latest;
 use striate_nn::Module;
 use striate_vision::data::{DatasetSource, Wanted, open_dataset_as, open_embedded};
-use striate_vision::models::{Pretrained, find_model, load_model, save_model};
+use striate_vision::models::{BuiltNet, Pretrained, build_net, find_model, load_model, save_model};
 
 /// Longest time between two checkpoints.
 const CHECKPOINT_SECONDS: f64 = 60.0;
@@ -146,13 +146,21 @@ struct Prepared {
     frozen: Vec<String>,
 }
 
+/// The heads of a registry's net that training alone uses; an imported net has none.
+fn auxiliary_heads(model: &str) -> &'static [&'static str] {
+    find_model(model).map_or(&[], |spec| spec.auxiliary)
+}
+
 impl Prepared {
     fn new(source: &DatasetSource, settings: &Settings, pretrained: Option<Pretrained>) -> Result<Prepared> {
         let threads = settings.threads.unwrap_or_else(default_threads);
-        let input = Input::new(source, settings, threads)?;
-        let net = find_model(&settings.model)?.build(input.info.input, input.info.class_names.len(), settings.seed)?;
-        let mut notes = input.notes.clone();
-        let layers = Layers::of(&*net, find_model(&settings.model)?.auxiliary);
+        let mut input = Input::new(source, settings, threads)?;
+        let classes = input.info.class_names.len();
+        let BuiltNet { net, name, structure, notes: built } =
+            build_net(&settings.model, input.info.input, classes, settings.seed)?;
+        (input.info.model, input.info.structure) = (name, structure);
+        let mut notes = [input.notes.clone(), built].concat();
+        let layers = Layers::of(&*net, auxiliary_heads(&settings.model));
         if let Some(pretrained) = pretrained {
             notes.extend(pretrained.load_into(&*net, layers.head().unwrap_or_default(), &input.info.class_names)?);
         }
@@ -201,7 +209,7 @@ impl Run {
             batches,
             steps: batches * settings.epochs,
             class_weights: weights.map(|w| Array::from_vec([goal.outputs], w)).transpose()?,
-            auxiliary: find_model(&settings.model)?.auxiliary,
+            auxiliary: auxiliary_heads(&settings.model),
             frozen,
             cut: settings.caches_features(),
         };

@@ -4,6 +4,8 @@ use super::{ModelError, Task, find_model};
 use crate::transforms::Preprocess;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use striate_io::onnx::{OnnxModel, OnnxNet};
 use striate_io::{Safetensors, read_safetensors, write_safetensors};
 use striate_nn::{Module, StateDict};
 
@@ -35,6 +37,8 @@ pub struct ModelInfo {
     pub class_names: Vec<String>,
     /// What pictures go through before the net.
     pub preprocess: Preprocess,
+    /// How the net computes, where it is none of the registry: an ONNX model's structure.
+    pub structure: Option<String>,
 }
 
 impl ModelInfo {
@@ -54,6 +58,7 @@ impl ModelInfo {
             pairs.push(("task", self.task.to_string()));
         }
         pairs.extend(self.targets.as_ref().map(|scale| ("targets", json(serde_json::json!(scale)))));
+        pairs.extend(self.structure.as_ref().map(|structure| ("structure", structure.clone())));
         pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
@@ -86,6 +91,7 @@ impl ModelInfo {
             input: serde_json::from_str(text("input")?).map_err(|e| bad("input", e))?,
             class_names: serde_json::from_str(text("class_names")?).map_err(|e| bad("class_names", e))?,
             preprocess: serde_json::from_str(text("preprocess")?).map_err(|e| bad("preprocess", e))?,
+            structure: metadata.get("structure").cloned(),
         };
         info.preprocess.check().map_err(|error| wrong(error.to_string()))?;
         let numbers = info.class_names.len();
@@ -127,6 +133,10 @@ pub fn save_model(path: &Path, values: StateDict, info: &ModelInfo) -> Result<()
 pub fn load_model(path: &Path) -> Result<LoadedModel, ModelError> {
     let Safetensors { arrays, metadata } = read_safetensors(path)?;
     let info = ModelInfo::parse(path, &metadata)?;
+    if let Some(structure) = &info.structure {
+        let model = OnnxModel::from_structure(structure, |name| arrays.get(name).cloned(), path)?;
+        return Ok(LoadedModel { net: Box::new(OnnxNet::new(Arc::new(model))?), info });
+    }
     let spec = find_model(&info.model)?;
     let net = spec.structure(info.input, info.class_names.len())?;
     spec.load(&*net, arrays.into_iter().collect())

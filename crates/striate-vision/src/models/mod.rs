@@ -15,6 +15,7 @@ mod efficientnet;
 mod file;
 mod googlenet;
 mod imagenet;
+mod imported;
 mod inception;
 mod lenet;
 mod mnasnet;
@@ -34,6 +35,7 @@ mod vgg;
 
 pub use file::{LoadedModel, ModelInfo, TargetScale, load_model, save_model};
 pub use imagenet::{IMAGENET_CLASSES_LICENSE, imagenet_classes};
+pub use imported::{BuiltNet, build_net, imported_preprocess, is_imported, open_imported};
 pub use lenet::LeNet;
 pub use mobilenet::mobilenet_v2;
 pub use parts::Net;
@@ -41,6 +43,7 @@ pub use presets::{PresetReason, WeightsPreset, find_preset, weights_presets};
 pub use pretrained::Pretrained;
 pub use registry::{Family, ModelSpec, Task, families, find_model, models};
 pub use small::SmallNet;
+pub use striate_io::onnx::OnnxNet;
 
 use std::path::PathBuf;
 

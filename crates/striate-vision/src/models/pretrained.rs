@@ -201,6 +201,7 @@ mod tests {
             input: [1, 28, 28],
             class_names: ["cat", "dog", "cow"].map(String::from).to_vec(),
             preprocess: Preprocess::exact(28, 28, 1),
+            structure: None,
         };
         save_model(&path, net.state_dict(), &info).unwrap();
         let pretrained = Pretrained::read(&path).unwrap();

@@ -74,7 +74,7 @@ pub struct OnnxModel {
     pub(super) inputs: Vec<OnnxInput>,
     pub(super) outputs: Vec<String>,
     pub(super) initial: HashMap<String, Initial>,
-    cells: Vec<Parameter>,
+    pub(super) cells: Vec<Parameter>,
     metadata: BTreeMap<String, String>,
     producer: String,
 }

@@ -1,9 +1,10 @@
 //! A model as a net: a [`Module`] that classifies pictures, so that whatever can be done with a net can be done with it.
 
+use super::layers::{Layer, layers_of};
 use super::model::{Dimension, OnnxModel};
 use crate::{Error, Result};
 use std::sync::Arc;
-use striate_graph::{DType, Op, Parameter, Shape, Tensor, Trace, UnaryKind};
+use striate_graph::{DType, Op, Shape, Tensor, Trace, UnaryKind};
 use striate_nn::{Module, Path, Visitor};
 
 /// An ONNX model with one input of pictures, as a net.
@@ -15,26 +16,6 @@ pub struct OnnxNet {
     model: Arc<OnnxModel>,
     layers: Vec<Layer>,
     path: Path,
-}
-
-/// The cells of one layer, by the last part of their names.
-struct Layer {
-    name: String,
-    cells: Vec<(String, Parameter)>,
-}
-
-impl Module for Layer {
-    fn forward(&self, x: &Tensor) -> Tensor {
-        x.clone()
-    }
-
-    fn visit(&self, visitor: &mut dyn Visitor) {
-        self.cells.iter().for_each(|(name, cell)| visitor.parameter(name, cell));
-    }
-
-    fn class_name(&self) -> String {
-        "OnnxLayer".to_owned()
-    }
 }
 
 impl OnnxNet {
@@ -167,18 +148,4 @@ impl Module for OnnxNet {
     fn class_name(&self) -> String {
         "OnnxNet".to_owned()
     }
-}
-
-/// Cells by the layers that their names tell: `layer1.0.conv1` of `layer1.0.conv1.weight`. A name without parts is a layer of its own.
-fn layers_of(model: &OnnxModel) -> Vec<Layer> {
-    let mut layers: Vec<Layer> = Vec::new();
-    for cell in model.parameters() {
-        let full = cell.name();
-        let (layer, name) = full.rsplit_once('.').unwrap_or((&full, "weight"));
-        match layers.iter_mut().find(|known| known.name == layer) {
-            Some(known) => known.cells.push((name.to_owned(), cell.clone())),
-            None => layers.push(Layer { name: layer.to_owned(), cells: vec![(name.to_owned(), cell.clone())] }),
-        }
-    }
-    layers
 }

@@ -1,6 +1,7 @@
 //! Normalisations.
 
 use super::call::{Answer, Call, Halt, Handler, size_of};
+use super::layers::parts;
 use striate_graph::{Array, BinaryKind, DType, Mode, Op, Shape, Tensor, UpdateKind};
 
 pub(super) fn handler(operator: &str) -> Option<Handler> {
@@ -36,13 +37,14 @@ fn batch_norm(call: &mut Call) -> Answer {
     let [gamma, beta] = [gamma, beta].map(|value| value.cast(dtype));
     let [mean_here, var_here] = [&mean, &var].map(|value| value.cast(dtype));
     let told = call.attributes.flag("training_mode", false) || (call.opset < 14 && call.outputs > 1);
-    if call.trace.mode() == Mode::Train || told {
+    let trains = mode_of(call)? == Mode::Train;
+    if trains || told {
         let moments = call.push(Op::Moments, &[&x]);
         let momentum = call.attributes.float("momentum", 0.9);
         let y = call.push(Op::BatchNormTraining { eps }, &[&x, &gamma, &beta, &moments]);
         let batch = moments.detach();
         let (batch_mean, batch_var) = (batch.select(0, 0).cast(mean.dtype()), batch.select(0, 1).cast(var.dtype()));
-        if call.trace.mode() == Mode::Train && !told {
+        if trains && !told {
             let count = x.shape().numel() / x.size(1).max(1);
             let unbiased = count as f32 / (count.max(2) - 1) as f32;
             let decay = call.trace.constant(Array::full([1], momentum));
@@ -58,6 +60,14 @@ fn batch_norm(call: &mut Call) -> Answer {
         return Ok(running.into());
     }
     Ok(call.push(Op::BatchNorm { eps }, &[&x, &gamma, &beta, &mean_here, &var_here]).into())
+}
+
+/// The mode of the layer that the factor's name tells: a frozen one behaves as in evaluation.
+fn mode_of(call: &Call) -> Result<Mode, Halt> {
+    let gamma = call.value(1)?;
+    let Some(name) = gamma.parameter().map(|cell| cell.name()) else { return Ok(call.trace.mode()) };
+    let _scope = call.trace.enter(parts(&name).0);
+    Ok(call.trace.mode())
 }
 
 fn scale(x: &Tensor, factor: f32) -> Tensor {

@@ -91,8 +91,12 @@ fn resize(call: &mut Call) -> Answer {
         ("cubic", _, _) if half => Interpolation::Bicubic { a: call.attributes.float("cubic_coeff_a", -0.75) },
         _ => return Err(format!("mode `{mode}` ({nearest}) with `{place}` is not supported").into()),
     };
-    if call.attributes.flag("exclude_outside", false) || call.attributes.has("keep_aspect_ratio_policy") {
-        return Err("exclude_outside and keep_aspect_ratio_policy are not supported".into());
+    let policy = call.attributes.word("keep_aspect_ratio_policy", "stretch");
+    let outside = call.attributes.flag("exclude_outside", false) && mode == "cubic";
+    if outside || policy != "stretch" {
+        return Err(
+            format!("exclude_outside {outside} and keep_aspect_ratio_policy `{policy}` are not supported").into()
+        );
     }
     let antialias = call.attributes.flag("antialias", false);
     let spec = ResizeSpec { mode: interpolation, align_corners: place == "align_corners", antialias, scales };
