@@ -10,7 +10,9 @@ use crate::input::{self, Input};
 use crate::{Error, Result, atomic};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
-use std::collections::BTreeMap;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use striate_graph::{Array, DType};
@@ -68,6 +70,7 @@ pub(crate) fn read<R: Read>(mut input: Input<'_, R>) -> Result<Safetensors> {
         return Err(Error::TooLarge { path: path.into(), what, value: length, limit: MAX_HEADER });
     }
     let header = input.take(length, "the header")?;
+    check_keys(path, &header)?;
     let header = parse_header(path, &header)?;
     let count = header.tensors().len() as u64;
     if count > MAX_ARRAYS {
@@ -92,6 +95,49 @@ pub(crate) fn read<R: Read>(mut input: Input<'_, R>) -> Result<Safetensors> {
     Ok(Safetensors { arrays, metadata })
 }
 
+/// The keys of a JSON object, each once: of two arrays of one name each reader may take another. Gives the first that comes again; for
+/// what is no object, nothing.
+struct Twice(Option<String>);
+
+impl<'de> Deserialize<'de> for Twice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Twice, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Twice;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Twice, A::Error> {
+                let mut seen = HashSet::new();
+                let mut twice = None;
+                while let Some(key) = map.next_key::<String>()? {
+                    if key == METADATA {
+                        // what is no object ends this, and the parser says so
+                        let Twice(inside) = map.next_value()?;
+                        twice = twice.or(inside.map(|key| format!("{METADATA}.{key}")));
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                    if !seen.contains(&key) {
+                        seen.insert(key);
+                    } else if twice.is_none() {
+                        twice = Some(key);
+                    }
+                }
+                Ok(Twice(twice))
+            }
+        }
+        deserializer.deserialize_map(Keys)
+    }
+}
+
+fn check_keys(path: &Path, header: &[u8]) -> Result<()> {
+    match serde_json::from_slice(header) {
+        Ok(Twice(Some(key))) => Err(Error::array(path, &key, "the header has this key twice")),
+        _ => Ok(()),
+    }
+}
+
 /// The reference implementation's parser and checks; where it does not say which array is wrong, we find it.
 fn parse_header(path: &Path, header: &[u8]) -> Result<Metadata> {
     serde_json::from_slice(header).map_err(|error| {
@@ -112,8 +158,13 @@ fn parse_header(path: &Path, header: &[u8]) -> Result<Metadata> {
             };
             Some((key, why))
         });
+        let strings = |value| serde_json::from_value::<BTreeMap<String, String>>(value).map(|_| ());
+        let metadata = map.get(METADATA).cloned().map_or(Ok(()), strings);
         match guilty {
             Some((key, why)) => Error::array(path, key, why),
+            None if let Err(error) = metadata => {
+                Error::malformed(path, "safetensors header", format!("`{METADATA}` is no dict of strings: {error}"))
+            }
             None => Error::malformed(path, "safetensors header", error.to_string()),
         }
     })

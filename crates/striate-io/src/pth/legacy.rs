@@ -39,7 +39,7 @@ pub(crate) fn read<R: ReadSeek>(mut input: Input<'_, R>) -> Result<Contents> {
     let mut source = LegacyStorages { input, length, places: HashMap::new() };
     source.locate(&object, &keys, at as u64)?;
     let arrays = read_arrays(path, &found.tensors, length, &mut source)?;
-    Ok(Contents { arrays, metadata: found.metadata, notes: found.notes })
+    Ok(Contents { arrays, metadata: found.metadata, notes: found.notes, unknown: found.unknown })
 }
 
 struct LegacyStorages<'a, R> {

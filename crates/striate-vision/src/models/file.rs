@@ -4,7 +4,7 @@ use super::{ModelError, find_model};
 use crate::transforms::Preprocess;
 use std::collections::BTreeMap;
 use std::path::Path;
-use striate_io::{Safetensors, read_safetensors, write_safetensors};
+use striate_io::{Weights, read_weights, write_safetensors};
 use striate_nn::{Module, StateDict};
 
 /// Version of the metadata that is written; lower ones are read.
@@ -86,16 +86,27 @@ pub fn save_model(path: &Path, values: StateDict, info: &ModelInfo) -> Result<()
     Ok(write_safetensors(path, values, &info.metadata())?)
 }
 
-/// Reads a weights file that striate wrote: builds the net that it names and loads it.
+/// Reads a weights file that striate wrote, or converted from one: builds the net that it names and loads it.
 ///
 /// # Errors
 /// A file that cannot be read, is not ours, or does not fit the net that it names.
 pub fn load_model(path: &Path) -> Result<LoadedModel, ModelError> {
-    let Safetensors { arrays, metadata } = read_safetensors(path)?;
-    let info = ModelInfo::parse(path, &metadata)?;
+    let Weights { arrays, metadata, .. } = read_weights(path)?;
+    build_model(path, arrays, &metadata)
+}
+
+/// The net that a file's metadata name, with the file's arrays; `path` stands for the file in errors.
+///
+/// # Errors
+/// Metadata that striate did not write; arrays that do not fit the net.
+pub fn build_model(
+    path: &Path,
+    arrays: StateDict,
+    metadata: &BTreeMap<String, String>,
+) -> Result<LoadedModel, ModelError> {
+    let info = ModelInfo::parse(path, metadata)?;
     let spec = find_model(&info.model)?;
     let net = spec.structure(info.input, info.class_names.len())?;
-    spec.load(&*net, arrays.into_iter().collect())
-        .map_err(|source| ModelError::Weights { path: path.into(), source: Box::new(source) })?;
+    spec.load(&*net, arrays).map_err(|source| ModelError::Weights { path: path.into(), source: Box::new(source) })?;
     Ok(LoadedModel { net, info })
 }

@@ -32,7 +32,7 @@ mod squeezenet;
 mod start;
 mod vgg;
 
-pub use file::{LoadedModel, ModelInfo, load_model, save_model};
+pub use file::{LoadedModel, ModelInfo, build_model, load_model, save_model};
 pub use imagenet::{IMAGENET_CLASSES_LICENSE, imagenet_classes};
 pub use lenet::LeNet;
 pub use mobilenet::mobilenet_v2;
