@@ -60,7 +60,7 @@ def dtypes():
     arrays = {str(kind).split(".")[1]: base.abs().to(kind) for kind in kinds}
     put("dtypes", arrays, arrays)
     unsigned = {"uint16": torch.tensor([1, 65535]).to(torch.uint16), "uint32": torch.tensor([7, 4294967295]).to(torch.uint32)}
-    put("unsigned", unsigned, unsigned, layouts=("zip",))
+    put("unsigned", unsigned, unsigned)
 
 
 def shapes():

@@ -95,46 +95,60 @@ pub(crate) fn read<R: Read>(mut input: Input<'_, R>) -> Result<Safetensors> {
     Ok(Safetensors { arrays, metadata })
 }
 
-/// The keys of a JSON object, each once: of two arrays of one name each reader may take another. Gives the first that comes again; for
-/// what is no object, nothing.
-struct Twice(Option<String>);
+/// What a look at a JSON object's keys shows, before anything is made of its values.
+#[derive(Default)]
+struct Keys {
+    /// How many there are; counting ends beyond [`MAX_ARRAYS`] and the metadata.
+    count: u64,
+    /// The first that comes again: of two arrays of one name each reader may take another.
+    twice: Option<String>,
+}
 
-impl<'de> Deserialize<'de> for Twice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Twice, D::Error> {
-        struct Keys;
-        impl<'de> Visitor<'de> for Keys {
-            type Value = Twice;
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Keys, D::Error> {
+        struct Look;
+        impl<'de> Visitor<'de> for Look {
+            type Value = Keys;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Twice, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
                 let mut seen = HashSet::new();
-                let mut twice = None;
+                let mut keys = Keys::default();
                 while let Some(key) = map.next_key::<String>()? {
+                    keys.count += 1;
+                    if keys.count > MAX_ARRAYS + 1 {
+                        // enough to refuse it: the rest is passed over
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
                     if key == METADATA {
                         // what is no object ends this, and the parser says so
-                        let Twice(inside) = map.next_value()?;
-                        twice = twice.or(inside.map(|key| format!("{METADATA}.{key}")));
+                        let inside: Keys = map.next_value()?;
+                        keys.twice = keys.twice.or(inside.twice.map(|key| format!("{METADATA}.{key}")));
                     } else {
                         map.next_value::<IgnoredAny>()?;
                     }
-                    if !seen.contains(&key) {
+                    if keys.twice.is_none() && seen.contains(&key) {
+                        keys.twice = Some(key);
+                    } else {
                         seen.insert(key);
-                    } else if twice.is_none() {
-                        twice = Some(key);
                     }
                 }
-                Ok(Twice(twice))
+                Ok(keys)
             }
         }
-        deserializer.deserialize_map(Keys)
+        deserializer.deserialize_map(Look)
     }
 }
 
 fn check_keys(path: &Path, header: &[u8]) -> Result<()> {
-    match serde_json::from_slice(header) {
-        Ok(Twice(Some(key))) => Err(Error::array(path, &key, "the header has this key twice")),
-        _ => Ok(()),
+    // what is no object at all, the parser refuses
+    let Keys { count, twice } = serde_json::from_slice(header).unwrap_or_default();
+    match twice {
+        Some(key) => Err(Error::array(path, &key, "the header has this key twice")),
+        None if count > MAX_ARRAYS + 1 => Err(Error::too_large(path, "the number of arrays", count, MAX_ARRAYS)),
+        None => Ok(()),
     }
 }
 
