@@ -26,8 +26,13 @@ def picture(height, width):
 def add(name, image, **options):
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", **options)
-    pixels = np.asarray(Image.open(io.BytesIO(buffer.getvalue())))
-    tensors[f"{name}/file"] = np.frombuffer(buffer.getvalue(), np.uint8)
+    put(name, buffer.getvalue())
+
+
+def put(name, file):
+    image = Image.open(io.BytesIO(file))
+    pixels = np.asarray(image.convert("RGB") if image.mode == "CMYK" else image)
+    tensors[f"{name}/file"] = np.frombuffer(file, np.uint8)
     tensors[f"{name}/pixels"] = np.ascontiguousarray(pixels if pixels.ndim == 3 else pixels[..., None])
 
 
@@ -46,5 +51,17 @@ add("optimised", image, quality=80, optimize=True)
 add("restart-blocks", image, quality=80, restart_marker_blocks=3)
 add("restart-rows", image, quality=80, restart_marker_rows=1, progressive=True)
 add("rgb", image, quality=80, keep_rgb=True)
+# CMYK: the bytes of a picture in four inks; PIL writes transform 0
+inks = Image.fromarray(np.concatenate([picture(29, 37), picture(29, 37)[..., :1]], -1), "CMYK")
+cmyk = {}
+for quality, options in ((30, {}), (90, {}), (85, {"progressive": True}), (75, {"restart_marker_blocks": 2})):
+    name = "-".join(["cmyk", str(quality), *options])
+    add(name, inks, quality=quality, **options)
+    cmyk[name] = tensors[f"{name}/file"].tobytes()
+for name, file in cmyk.items():
+    # the same data as luma, chromas and black, and without a word of Adobe's
+    at = file.index(b"Adobe")
+    put(f"{name}-ycck", file[: at + 11] + b"\2" + file[at + 12 :])
+    put(f"{name}-unnamed", file[: at - 4] + file[at + 12 :])
 save_file(tensors, os.path.join(FOLDER, "jpegs.safetensors"))
 print(len(tensors) // 2, "files")

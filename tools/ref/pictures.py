@@ -158,7 +158,6 @@ add_file("grey16-png", saved(Image.fromarray(wide), "PNG"), grey)
 
 jpeg = saved(to_pil(smooth), "JPEG", quality=95)
 png = saved(to_pil(smooth), "PNG")
-add_file("cmyk-jpeg", saved(to_pil(smooth).convert("CMYK"), "JPEG"))
 add_file("gif", saved(palette, "GIF"))
 add_file("empty", b"\0")
 add_file("text-called-jpg", b"not a picture at all\n")

@@ -71,6 +71,12 @@ impl From<ExportError> for Failure {
 }
 
 impl ExportFlags {
+    /// Whether none of them was given.
+    pub fn are_default(&self) -> bool {
+        let ExportFlags { opset, with_preprocessing, softmax, dynamic_size, fold, half, nms } = *self;
+        opset == DEFAULT_OPSET && ![with_preprocessing, softmax, dynamic_size, fold, half, nms].contains(&true)
+    }
+
     fn options(&self, model: &Model) -> Result<OnnxOptions, Failure> {
         if self.nms {
             return Err(Failure::usage(format!(

@@ -4,6 +4,7 @@
 mod bench;
 mod completions;
 mod compute;
+mod convert;
 mod data;
 mod export;
 mod failure;
@@ -44,6 +45,7 @@ enum Verb {
     Run(run::RunArgs),
     Inspect(inspect::InspectArgs),
     Export(export::ExportArgs),
+    Convert(convert::ConvertArgs),
     #[command(subcommand)]
     Bench(bench::BenchArgs),
     #[command(subcommand)]
@@ -69,6 +71,7 @@ fn run(cli: Cli, started: Instant) -> Result<(), Failure> {
         Verb::Run(args) => run::run(&args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Export(args) => export::run(&args),
+        Verb::Convert(args) => convert::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Data(args) => data::run(&args),
         Verb::Models(args) => models::run(&args),

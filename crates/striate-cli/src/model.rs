@@ -7,17 +7,17 @@ use striate::io::{FileFormat, Weights, detect_format, fit_names, read_weights};
 use striate::nn::{Module, StateDict};
 use striate::train::{Goal, Tta};
 use striate::vision::models::{
-    ModelError, ModelSpec, PresetReason, TargetScale, Task, find_model, find_preset, load_model,
+    LoadedModel, ModelError, ModelSpec, PresetReason, TargetScale, Task, build_model, find_model, find_preset,
 };
 use striate::vision::transforms::{Preprocess, PreprocessOverrides, TransformError};
 
 /// MODEL and `--weights`.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// A registry name (see `striate models`), a run folder, a .safetensors file that striate wrote, or an .onnx file.
+    /// A registry name (see `striate models`), a run folder, a weights file that striate wrote, or an .onnx file.
     #[arg(value_name = "MODEL")]
     pub model: String,
-    /// Weights for a registry name, with torchvision's keys: .safetensors or .npz.
+    /// Weights for a registry name, with torchvision's keys: .pth, .safetensors, .npz or .onnx.
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
 }
@@ -127,7 +127,7 @@ impl ModelArgs {
         }
         let path = Path::new(&self.model);
         match (path.is_dir(), path.exists()) {
-            (true, _) => open_ours(&best_of(path)?),
+            (true, _) => open_file(&best_of(path)?, None),
             (false, true) => open_file(path, input),
             (false, false) => Err(missing(&self.model)),
         }
@@ -145,7 +145,8 @@ fn missing(model: &str) -> Failure {
     }
 }
 
-fn best_of(folder: &Path) -> Result<PathBuf, Failure> {
+/// The file of a run folder.
+pub fn best_of(folder: &Path) -> Result<PathBuf, Failure> {
     let best = folder.join("weights").join("best.safetensors");
     if best.is_file() {
         return Ok(best);
@@ -160,23 +161,33 @@ fn best_of(folder: &Path) -> Result<PathBuf, Failure> {
 /// A file as MODEL: only ours say which net they are for.
 fn open_file(path: &Path, input: Option<[usize; 3]>) -> Result<Model, Failure> {
     match detect_format(path).map_err(ModelError::from)? {
-        FileFormat::Safetensors => open_ours(path),
         FileFormat::Onnx => crate::onnx::open(path, input.map(|[_, height, _]| height)),
-        other => Err(Failure::usage(format!(
-            "{}: a {other} file does not say which net its arrays are for; give a registry name (`striate models`) and this file with --weights",
-            path.display()
-        ))),
+        format => {
+            let weights = read_weights(path).map_err(ModelError::from)?;
+            if is_ours(&weights) || format == FileFormat::Safetensors {
+                return open_ours(path, weights);
+            }
+            Err(Failure::usage(format!(
+                "{}: a {format} file does not say which net its arrays are for; give a registry name (`striate models`) and this file with --weights",
+                path.display()
+            )))
+        }
     }
 }
 
-fn open_ours(path: &Path) -> Result<Model, Failure> {
-    let loaded = load_model(path)?;
-    let info = loaded.info;
+/// Whether the metadata say which net the arrays are for.
+pub fn is_ours(weights: &Weights) -> bool {
+    weights.metadata.get("format").is_some_and(|format| format == "striate")
+}
+
+/// The net of a file that says which.
+pub fn open_ours(path: &Path, weights: Weights) -> Result<Model, Failure> {
+    let LoadedModel { net, info } = build_model(path, weights.arrays, &weights.metadata)?;
     Ok(Model {
         name: info.model,
         task: info.task,
         targets: info.targets,
-        net: loaded.net,
+        net,
         input: info.input,
         class_names: Some(info.class_names),
         preprocess: info.preprocess,
@@ -207,9 +218,9 @@ fn bare(spec: &'static ModelSpec, net: Box<dyn Module>, input: [usize; 3], origi
 }
 
 fn open_weights(spec: &'static ModelSpec, path: &Path, input: Option<[usize; 3]>) -> Result<Model, Failure> {
-    let Weights { arrays, metadata, notes, .. } = read_weights(path).map_err(ModelError::from)?;
-    if metadata.get("format").is_some_and(|format| format == "striate") {
-        let model = open_ours(path)?;
+    let weights = read_weights(path).map_err(ModelError::from)?;
+    if is_ours(&weights) {
+        let model = open_ours(path, weights)?;
         if model.name != spec.name {
             return Err(Failure::usage(format!(
                 "{}: these are weights of {}, not of {}; give the file alone as MODEL",
@@ -220,6 +231,7 @@ fn open_weights(spec: &'static ModelSpec, path: &Path, input: Option<[usize; 3]>
         }
         return Ok(model);
     }
+    let Weights { arrays, notes, .. } = weights;
     let plain = spec.structure(spec.input, spec.classes)?;
     let (dict, names) = fit_names(arrays, &*plain);
     notes.iter().chain(&names).for_each(|note| eprintln!("note: {}: {note}", path.display()));

@@ -55,6 +55,23 @@ pub fn bytes(number: u64) -> String {
     }
 }
 
+/// Six significant digits: `-0.0123457`, `1.5`, `3.4e38`.
+pub fn significant(number: f64) -> String {
+    if number == 0.0 || !number.is_finite() {
+        return number.to_string();
+    }
+    let scientific = format!("{number:.5e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let trim = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text.to_owned(),
+    };
+    match exponent.parse::<i32>() {
+        Ok(exponent @ -5..=6) => trim(&format!("{number:.*}", (5 - exponent).max(0) as usize)),
+        _ => format!("{}e{exponent}", trim(digits)),
+    }
+}
+
 /// `1x64x56x56`; a scalar is `()`.
 pub fn shape(sizes: &[usize]) -> String {
     if sizes.is_empty() {
@@ -71,6 +88,23 @@ mod tests {
     fn columns_line_up() {
         let rows = [vec!["a".into(), "1,000".into()], vec!["long".into(), "2".into()]];
         assert_eq!(table(&["name", "n"], &rows, &[0]), "name      n\n----  -----\na     1,000\nlong      2");
+    }
+
+    #[test]
+    fn six_digits_are_enough() {
+        let cases = [
+            (0.0, "0"),
+            (1.5, "1.5"),
+            (-0.012_345_678, "-0.0123457"),
+            (123_456.7, "123457"),
+            (1_234_567.0, "1234567"),
+            (3.4e38, "3.4e38"),
+            (1e-7, "1e-7"),
+            (f64::NEG_INFINITY, "-inf"),
+        ];
+        for (number, text) in cases {
+            assert_eq!(significant(number), text);
+        }
     }
 
     #[test]

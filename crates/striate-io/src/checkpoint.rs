@@ -27,7 +27,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use striate_graph::{Array, DType};
 
-const MAGIC: &[u8; 8] = b"STRIATEC";
+pub(crate) const MAGIC: &[u8; 8] = b"STRIATEC";
 const END: &[u8; 4] = b"END.";
 /// Version that is written; lower ones are read.
 const VERSION: u32 = 1;
@@ -243,7 +243,11 @@ pub fn read_latest(folder: &Path) -> Result<Option<Latest>> {
 /// # Errors
 /// Cut off, damaged (every bit is under a checksum), of a newer version, or unreadable.
 pub fn read_checkpoint(path: &Path) -> Result<(u64, Checkpoint)> {
-    let mut file = input::open(path)?;
+    read(input::open(path)?)
+}
+
+pub(crate) fn read<R: Read>(mut file: Input<'_, R>) -> Result<(u64, Checkpoint)> {
+    let path = file.path;
     let total = file.left;
     let mut crc = Hasher::new();
     let prologue: [u8; PROLOGUE as usize] =

@@ -194,7 +194,7 @@ impl Error {
 }
 
 /// Text out of a file, fit for one line of a message: control characters escaped, cut where it is too long.
-pub(crate) fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     const MOST: usize = 400;
     let mut line = String::new();
     for c in text.chars() {

@@ -38,9 +38,10 @@ pub use atomic::{AtomicWriter, WriteEvent, WriteObserver, write_atomic, write_at
 pub use checkpoint::{
     Checkpoint, Latest, checkpoint_path, read_checkpoint, read_latest, write_checkpoint, write_checkpoint_with,
 };
-pub use error::{Error, Result};
-pub use graph::{read_graph, write_graph};
+pub use error::{Error, Result, printable};
+pub use graph::{parse_graph, read_graph, write_graph};
 pub use npy::{npy_bytes, parse_npy, read_npy, write_npy};
 pub use npz::{read_npz, write_npz};
+pub use pth::write_pth;
 pub use safetensors::{Safetensors, parse_safetensors, read_safetensors, safetensors_bytes, write_safetensors};
-pub use weights::{FileFormat, Weights, detect_format, fit_names, read_weights};
+pub use weights::{FileFormat, Weights, detect_format, fit_names, parse_weights, read_weights};

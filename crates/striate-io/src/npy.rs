@@ -238,7 +238,7 @@ pub(crate) fn header(path: &Path, array: &Array) -> Result<Vec<u8>> {
         DType::Bool => "|b1",
         DType::BF16 => {
             let what = "bfloat16 in .npy".into();
-            let instead = "NumPy has no such type; cast to float32 first".into();
+            let instead = "NumPy has no such type; cast to float32 first (`striate convert --dtype f32`)".into();
             return Err(Error::Unsupported { path: path.into(), what, instead });
         }
     };

@@ -2,7 +2,7 @@
 
 use crate::error::printable;
 use crate::input::ReadSeek;
-use crate::zip::{Archive, ArchiveWriter};
+use crate::zip::{Archive, ArchiveWriter, leads_out};
 use crate::{Error, Result, atomic, input, npy, npy_bytes, parse_npy};
 use std::collections::BTreeMap;
 use std::io;
@@ -43,13 +43,17 @@ pub(crate) fn read<R: ReadSeek>(mut archive: Archive<'_, R>) -> Result<BTreeMap<
 /// Writes a `.npz` file, uncompressed, whole or not at all. The bytes are a function of names and arrays; keys are sorted.
 ///
 /// # Errors
-/// bfloat16, which NumPy does not have; a name that occurs twice; more than 4 GiB; what the disk says.
+/// bfloat16, which NumPy does not have; a name that occurs twice, or that would lead out of the archive; what the disk says.
 pub fn write_npz<S: Into<String>>(path: &Path, arrays: impl IntoIterator<Item = (S, Array)>) -> Result<()> {
     let mut members = BTreeMap::new();
     for (key, array) in arrays {
         let key = key.into();
         // what cannot be written is found before the file is begun
-        npy::header(&path.join(&key), &array)?;
+        npy::header(&path.join(printable(&key)), &array)?;
+        if leads_out(&format!("{key}.npy")) {
+            let why = "an archive's member cannot have this name; give the array another, or write .safetensors";
+            return Err(Error::array(path, &key, why));
+        }
         if members.insert(key.clone(), array).is_some() {
             return Err(Error::array(path, &key, "the name occurs twice"));
         }

@@ -10,7 +10,9 @@ use crate::input::{self, Input};
 use crate::{Error, Result, atomic};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
-use std::collections::BTreeMap;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use striate_graph::{Array, DType};
@@ -68,6 +70,7 @@ pub(crate) fn read<R: Read>(mut input: Input<'_, R>) -> Result<Safetensors> {
         return Err(Error::TooLarge { path: path.into(), what, value: length, limit: MAX_HEADER });
     }
     let header = input.take(length, "the header")?;
+    check_keys(path, &header)?;
     let header = parse_header(path, &header)?;
     let count = header.tensors().len() as u64;
     if count > MAX_ARRAYS {
@@ -92,6 +95,63 @@ pub(crate) fn read<R: Read>(mut input: Input<'_, R>) -> Result<Safetensors> {
     Ok(Safetensors { arrays, metadata })
 }
 
+/// What a look at a JSON object's keys shows, before anything is made of its values.
+#[derive(Default)]
+struct Keys {
+    /// How many there are; counting ends beyond [`MAX_ARRAYS`] and the metadata.
+    count: u64,
+    /// The first that comes again: of two arrays of one name each reader may take another.
+    twice: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Keys, D::Error> {
+        struct Look;
+        impl<'de> Visitor<'de> for Look {
+            type Value = Keys;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
+                let mut seen = HashSet::new();
+                let mut keys = Keys::default();
+                while let Some(key) = map.next_key::<String>()? {
+                    keys.count += 1;
+                    if keys.count > MAX_ARRAYS + 1 {
+                        // enough to refuse it: the rest is passed over
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    if key == METADATA {
+                        // what is no object ends this, and the parser says so
+                        let inside: Keys = map.next_value()?;
+                        keys.twice = keys.twice.or(inside.twice.map(|key| format!("{METADATA}.{key}")));
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                    if keys.twice.is_none() && seen.contains(&key) {
+                        keys.twice = Some(key);
+                    } else {
+                        seen.insert(key);
+                    }
+                }
+                Ok(keys)
+            }
+        }
+        deserializer.deserialize_map(Look)
+    }
+}
+
+fn check_keys(path: &Path, header: &[u8]) -> Result<()> {
+    // what is no object at all, the parser refuses
+    let Keys { count, twice } = serde_json::from_slice(header).unwrap_or_default();
+    match twice {
+        Some(key) => Err(Error::array(path, &key, "the header has this key twice")),
+        None if count > MAX_ARRAYS + 1 => Err(Error::too_large(path, "the number of arrays", count, MAX_ARRAYS)),
+        None => Ok(()),
+    }
+}
+
 /// The reference implementation's parser and checks; where it does not say which array is wrong, we find it.
 fn parse_header(path: &Path, header: &[u8]) -> Result<Metadata> {
     serde_json::from_slice(header).map_err(|error| {
@@ -112,8 +172,13 @@ fn parse_header(path: &Path, header: &[u8]) -> Result<Metadata> {
             };
             Some((key, why))
         });
+        let strings = |value| serde_json::from_value::<BTreeMap<String, String>>(value).map(|_| ());
+        let metadata = map.get(METADATA).cloned().map_or(Ok(()), strings);
         match guilty {
             Some((key, why)) => Error::array(path, key, why),
+            None if let Err(error) = metadata => {
+                Error::malformed(path, "safetensors header", format!("`{METADATA}` is no dict of strings: {error}"))
+            }
             None => Error::malformed(path, "safetensors header", error.to_string()),
         }
     })

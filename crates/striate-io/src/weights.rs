@@ -1,13 +1,14 @@
 //! Weights, whatever the file: one function for every format that holds named arrays.
 
 use crate::error::printable;
-use crate::input::{self, Input};
+use crate::input::{self, Input, ReadSeek};
+use crate::onnx::proto::ModelProto;
+use crate::onnx::{self, ExternalData};
 use crate::zip::Archive;
-use crate::{Error, Result, npy, npz, pth, safetensors};
+use crate::{Error, Result, checkpoint, npy, npz, pth, safetensors};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::Cursor;
 use std::path::Path;
 use striate_nn::{Module, StateDict};
 
@@ -23,8 +24,10 @@ pub enum FileFormat {
     Npz,
     /// PyTorch's zip or, before 1.6, its row of pickles.
     Pth,
-    /// An ONNX model: a graph, not a dict of arrays.
+    /// An ONNX model: a graph with its initializers.
     Onnx,
+    /// A checkpoint of striate's trainer.
+    Checkpoint,
 }
 
 impl fmt::Display for FileFormat {
@@ -35,6 +38,7 @@ impl fmt::Display for FileFormat {
             FileFormat::Npz => "npz",
             FileFormat::Pth => "pth",
             FileFormat::Onnx => "onnx",
+            FileFormat::Checkpoint => "checkpoint",
         })
     }
 }
@@ -50,6 +54,8 @@ pub struct Weights {
     pub metadata: BTreeMap<String, String>,
     /// What a user should know: where the arrays were found, what was left out. A sentence each.
     pub notes: Vec<String>,
+    /// Entries of a pickle that are of classes unknown here: where each stands, and its class. At most 256 are named.
+    pub unknown: Vec<(String, String)>,
 }
 
 /// What a file is, by its first bytes.
@@ -61,8 +67,8 @@ pub fn detect_format(path: &Path) -> Result<FileFormat> {
 }
 
 /// Reads every array of a file, whatever its format: safetensors, PyTorch's .pth in its zip and its older layout, npz, npy (its one
-/// array is called `array`). Of a checkpoint it takes the state dict, whatever else lies in it, and says so in the notes. A `.pth` is read
-/// as data: nothing that it names is ever called.
+/// array is called `array`), the initializers of an ONNX model, a checkpoint of striate. Of a checkpoint of PyTorch's it takes the
+/// state dict, whatever else lies in it, and says so in the notes. A `.pth` is read as data: nothing that it names is ever called.
 ///
 /// # Errors
 /// Names the file and the entry at fault: a format that holds no arrays, and all that the format's own reader refuses.
@@ -78,37 +84,72 @@ pub fn detect_format(path: &Path) -> Result<FileFormat> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn read_weights(path: &Path) -> Result<Weights> {
-    let (format, source) = detect(input::open(path)?)?;
-    let mut weights = Weights { format, arrays: StateDict::new(), metadata: BTreeMap::new(), notes: Vec::new() };
-    let input = match source {
-        Source::Plain(input) => input,
-        Source::Zip(archive) if format == FileFormat::Npz => {
-            weights.arrays = npz::read(archive)?.into_iter().collect();
-            return Ok(weights);
-        }
-        Source::Zip(archive) => {
-            let file = pth::read_zip(archive)?;
-            (weights.arrays, weights.metadata, weights.notes) = (file.arrays, file.metadata, file.notes);
-            return Ok(weights);
-        }
-    };
-    match format {
-        FileFormat::Safetensors => {
+    read(input::open(path)?, &ExternalData::beside(path))
+}
+
+/// Reads every array of a file in memory, as [`read_weights`]; `name` stands for the file in errors. Data of an ONNX model that lie beside
+/// it cannot be had.
+///
+/// # Errors
+/// As [`read_weights`].
+pub fn parse_weights(bytes: &[u8], name: &Path) -> Result<Weights> {
+    let left = bytes.len() as u64;
+    read(Input { path: name, reader: Cursor::new(bytes), left }, &ExternalData::none())
+}
+
+fn read<R: ReadSeek>(input: Input<'_, R>, external: &ExternalData) -> Result<Weights> {
+    let path = input.path;
+    let (format, source) = detect(input)?;
+    let mut weights =
+        Weights { format, arrays: StateDict::new(), metadata: BTreeMap::new(), notes: Vec::new(), unknown: Vec::new() };
+    match (source, format) {
+        (Source::Zip(archive), FileFormat::Npz) => weights.arrays = npz::read(archive)?.into_iter().collect(),
+        (Source::Zip(archive), _) => weights.take_pth(pth::read_zip(archive)?),
+        (Source::Plain(input), FileFormat::Safetensors) => {
             let file = safetensors::read(input)?;
             weights.arrays = file.arrays.into_iter().collect();
             weights.metadata = file.metadata;
         }
-        FileFormat::Npy => weights.arrays.insert("array", npy::read(input)?),
-        FileFormat::Pth | FileFormat::Npz => {
-            let file = pth::read_legacy(input)?;
-            (weights.arrays, weights.metadata, weights.notes) = (file.arrays, file.metadata, file.notes);
-        }
-        FileFormat::Onnx => {
-            let instead = "give it as the model itself";
-            return Err(Error::unsupported(path, "an ONNX model, which is a graph, as a file of weights", instead));
+        (Source::Plain(input), FileFormat::Npy) => weights.arrays.insert("array", npy::read(input)?),
+        (Source::Plain(input), FileFormat::Pth | FileFormat::Npz) => weights.take_pth(pth::read_legacy(input)?),
+        (Source::Plain(input), FileFormat::Onnx) => weights.take_onnx(onnx::read_model(input)?, path, external)?,
+        (Source::Plain(input), FileFormat::Checkpoint) => {
+            let (step, checkpoint) = checkpoint::read(input)?;
+            weights.arrays = checkpoint.arrays.into_iter().collect();
+            weights.notes.push(format!("a checkpoint of striate's trainer, of step {step}"));
         }
     }
     Ok(weights)
+}
+
+impl Weights {
+    fn take_pth(&mut self, file: pth::Contents) {
+        (self.arrays, self.metadata) = (file.arrays, file.metadata);
+        (self.notes, self.unknown) = (file.notes, file.unknown);
+    }
+
+    fn take_onnx(&mut self, model: ModelProto, path: &Path, external: &ExternalData) -> Result<()> {
+        let graph = model.graph.unwrap_or_default();
+        for (name, array) in onnx::read_arrays(&graph, path, external)? {
+            if name.is_empty() || self.arrays.contains(&name) {
+                let why =
+                    if name.is_empty() { "an initializer without a name" } else { "two initializers have this name" };
+                return Err(Error::array(path, &name, why));
+            }
+            self.arrays.insert(name, array);
+        }
+        for entry in model.metadata_props {
+            let key = printable(&entry.key);
+            if self.metadata.insert(entry.key, entry.value).is_some() {
+                return Err(Error::malformed(path, "ONNX", format!("two entries of metadata_props are named `{key}`")));
+            }
+        }
+        if self.arrays.is_empty() {
+            return Err(Error::malformed(path, "ONNX", "the model has no initializers, so there are no weights in it"));
+        }
+        self.notes.push("the arrays are the initializers of an ONNX model".to_owned());
+        Ok(())
+    }
 }
 
 /// First bytes of files that are no weights, with their names.
@@ -126,12 +167,12 @@ const OTHERS: [(&[u8], &str); 10] = [
 ];
 
 /// A file whose format is known, at its first byte.
-enum Source<'a> {
-    Zip(Archive<'a, File>),
-    Plain(Input<'a, File>),
+enum Source<'a, R> {
+    Zip(Archive<'a, R>),
+    Plain(Input<'a, R>),
 }
 
-fn detect(mut input: Input<'_, File>) -> Result<(FileFormat, Source<'_>)> {
+fn detect<R: ReadSeek>(mut input: Input<'_, R>) -> Result<(FileFormat, Source<'_, R>)> {
     let path = input.path;
     let length = input.left;
     let mut head = [0; 512];
@@ -155,6 +196,7 @@ fn detect(mut input: Input<'_, File>) -> Result<(FileFormat, Source<'_>)> {
     }
     let format = match head {
         _ if head.starts_with(b"\x93NUMPY") => FileFormat::Npy,
+        _ if head.starts_with(checkpoint::MAGIC) => FileFormat::Checkpoint,
         [0x80, 0..=5, ..] => FileFormat::Pth,
         // the length of a JSON header, and its brace
         [_, _, _, _, _, _, _, 0, b'{', ..] => FileFormat::Safetensors,

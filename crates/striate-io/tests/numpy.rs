@@ -171,12 +171,17 @@ fn a_damaged_npz_is_refused() {
             assert!(matches!(error, Error::Checksum { .. } | Error::Malformed { .. }), "{at}: {error}");
         }
     }
-    // a central directory that promises 4 GiB - 2 of a few deflated bytes
-    let mut bytes = SAVEZ_COMPRESSED.to_vec();
-    let central = 130;
-    bytes[central + 24..central + 28].copy_from_slice(&0xffff_fffeu32.to_le_bytes());
-    std::fs::write(&path, &bytes).unwrap();
-    assert!(read_npz(&path).unwrap_err().to_string().contains("declares 4294967294 bytes, it has 140"));
+    // a central directory that promises more than the few deflated bytes become, and more than any reader believes
+    for (promised, said) in
+        [(0x0010_0000u32, "declares 1048576 bytes, it has 140"), (0xffff_fffe, "is 4294967294, at most")]
+    {
+        let mut bytes = SAVEZ_COMPRESSED.to_vec();
+        let central = 130;
+        bytes[central + 24..central + 28].copy_from_slice(&promised.to_le_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        let message = read_npz(&path).unwrap_err().to_string();
+        assert!(message.contains(said), "{message}");
+    }
 }
 
 #[test]

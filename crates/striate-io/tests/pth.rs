@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use striate_io::{Error, FileFormat, Weights, read_safetensors, read_weights};
+use striate_io::{Error, FileFormat, Weights, parse_weights, read_safetensors, read_weights, write_pth};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pth")
@@ -112,4 +112,33 @@ fn a_cut_or_damaged_file_is_an_error_or_other_values_but_never_a_panic() {
             }
         }
     }
+}
+
+#[test]
+fn what_we_write_is_read_again_in_its_order_and_tied() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.pth");
+    let shapes = read("shapes_zip").arrays;
+    let dtypes = read("dtypes_zip").arrays;
+    let all: Vec<(String, striate_graph::Array)> = shapes.into_iter().chain(dtypes).collect();
+    let metadata: BTreeMap<String, String> =
+        [("model".to_owned(), "é\n\"".to_owned()), ("a".to_owned(), String::new())].into();
+    write_pth(&path, all.clone(), &metadata).unwrap();
+    let weights = read_weights(&path).unwrap();
+    assert!(weights.notes.is_empty() && weights.unknown.is_empty(), "{:?}", weights.notes);
+    assert_eq!(weights.metadata, metadata);
+    assert_eq!(weights.arrays.keys().collect::<Vec<_>>(), all.iter().map(|(name, _)| name).collect::<Vec<_>>());
+    for (name, array) in &all {
+        assert!(weights.arrays[name.as_str()].bits_eq(array), "{name}: {}", weights.arrays[name.as_str()]);
+    }
+    let of = |name: &str| weights.arrays[name].f32s().unwrap().as_ptr();
+    assert_eq!(of("tied_a"), of("tied_b"));
+    // the same bytes each time, and in memory
+    let bytes = std::fs::read(&path).unwrap();
+    write_pth(&path, all.clone(), &metadata).unwrap();
+    assert!(bytes == std::fs::read(&path).unwrap());
+    assert_eq!(parse_weights(&bytes, Path::new("w")).unwrap().arrays.len(), all.len());
+    let twice = [all[0].clone(), all[0].clone()];
+    assert!(write_pth(&path, twice, &metadata).unwrap_err().to_string().contains("twice"));
+    write_pth(&path, Vec::<(String, striate_graph::Array)>::new(), &metadata).unwrap();
 }

@@ -1,13 +1,14 @@
 //! `striate inspect`.
 
 mod analyse;
+mod arrays;
 mod profile;
 
 pub use analyse::{analyse, macs};
 
 use crate::compute::{ComputeArgs, parse_seconds};
 use crate::failure::Failure;
-use crate::model::ModelArgs;
+use crate::model::{ModelArgs, best_of, is_ours};
 use crate::onnx::{self, is_onnx};
 use crate::output::{Output, OutputArgs, print_json, print_line};
 use crate::table::{bytes, grouped, shape, short, table};
@@ -16,15 +17,23 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use profile::{Measured, Times};
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use striate::graph::{Graph, Mode, ParamKind};
+use striate::io::{FileFormat, Weights, detect_format, read_weights};
 use striate::nn::{Module, Sequential};
+use striate::vision::models::{ModelError, find_model};
 
-/// Show the layers of a net: shapes, parameters, multiply-adds, memory, receptive field.
+/// Show the layers of a net: shapes, parameters, multiply-adds, memory, receptive field; or the arrays of a weights file.
+///
+/// A file that says which net it is for is shown as that net, any other (.pth, .safetensors, .npz, .npy, a checkpoint) as its arrays:
+/// names, shapes, types, number of elements, smallest and largest value and mean, and what else is in it.
 #[derive(Args, Debug)]
 pub struct InspectArgs {
     #[command(flatten)]
     model: ModelArgs,
+    /// Show the arrays also where the file says which net it is for.
+    #[arg(long)]
+    arrays: bool,
     /// Pictures in a batch.
     #[arg(long, default_value = "1", value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
     batch: usize,
@@ -79,6 +88,9 @@ impl Subject {
 
 /// Runs the verb.
 pub fn run(args: &InspectArgs) -> Result<(), Failure> {
+    if let Some((path, weights)) = plain_arrays(args)? {
+        return arrays::show(&path, &weights, args.output.choose());
+    }
     let Subject { name, net, graph, input, parameters } = Subject::open(args)?;
     let (rows, times) = if args.profile {
         let measured = Measured::take(&graph, args.compute, args.seconds)?;
@@ -93,6 +105,22 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
         _ => print_line(&as_text(&name, &input, parameters, &rows, times.as_ref())),
     }
     Ok(())
+}
+
+/// The file whose arrays are to be shown, if it is one.
+fn plain_arrays(args: &InspectArgs) -> Result<Option<(PathBuf, Weights)>, Failure> {
+    let ModelArgs { model, weights } = &args.model;
+    let path = PathBuf::from(model);
+    if weights.is_some() || find_model(model).is_ok() || !path.exists() {
+        return Ok(None);
+    }
+    let path = if path.is_dir() && args.arrays { best_of(&path)? } else { path };
+    let is_graph = |path| detect_format(path).map(|format| format == FileFormat::Onnx);
+    if path.is_dir() || (!args.arrays && is_graph(&path).map_err(ModelError::from)?) {
+        return Ok(None);
+    }
+    let weights = read_weights(&path).map_err(ModelError::from)?;
+    Ok((args.arrays || !is_ours(&weights)).then_some((path, weights)))
 }
 
 fn as_json(name: &str, input: &[usize], parameters: u64, rows: &[Row], times: Option<&Times>) -> serde_json::Value {

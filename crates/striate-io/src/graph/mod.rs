@@ -3,7 +3,7 @@
 
 mod mirror;
 
-use crate::{Error, Result, Safetensors, read_safetensors, write_safetensors};
+use crate::{Error, Result, Safetensors, parse_safetensors, read_safetensors, write_safetensors};
 use mirror::{DTypeMirror, OpMirror, shape};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -137,8 +137,20 @@ pub fn write_graph(path: &Path, graph: &Graph) -> Result<()> {
 /// What the system says; a file that is no graph, of a newer version, or whose nodes break a rule; a function that is not registered.
 #[track_caller]
 pub fn read_graph(path: &Path) -> Result<Graph> {
-    let at = Location::caller();
-    let Safetensors { arrays, metadata } = read_safetensors(path)?;
+    read(path, read_safetensors(path)?, Location::caller())
+}
+
+/// Reads a graph out of memory, as [`read_graph`]; `name` stands for the file in errors.
+///
+/// # Errors
+/// As [`read_graph`].
+#[track_caller]
+pub fn parse_graph(bytes: &[u8], name: &Path) -> Result<Graph> {
+    read(name, parse_safetensors(bytes, name)?, Location::caller())
+}
+
+fn read(path: &Path, file: Safetensors, at: &'static Location<'static>) -> Result<Graph> {
+    let Safetensors { arrays, metadata } = file;
     let wrong = |why: String| Error::malformed(path, "the graph", why);
     if metadata.get("format").map(String::as_str) != Some(FORMAT) {
         return Err(wrong("this safetensors file holds no graph; a file of `write_graph` does".into()));

@@ -4,9 +4,11 @@ use super::external::ExternalData;
 use super::proto::{GraphProto, ModelProto};
 use super::tensor::{read_sparse, read_tensor};
 use super::wire::check_wire;
-use crate::{Error, Result, input};
+use crate::input::{self, Input};
+use crate::{Error, Result};
 use bytes::Bytes;
 use prost::Message;
+use std::io::Read;
 use std::path::Path;
 use striate_graph::Array;
 
@@ -18,7 +20,11 @@ const MAX_BYTES: u64 = 1 << 31;
 /// # Errors
 /// What the system says; a file beyond 2 GiB, one that is no ONNX, one that declares more messages than it could need.
 pub fn read_proto(path: &Path) -> Result<ModelProto> {
-    let mut input = input::open(path)?;
+    read_model(input::open(path)?)
+}
+
+pub(crate) fn read_model<R: Read>(mut input: Input<'_, R>) -> Result<ModelProto> {
+    let path = input.path;
     if input.left > MAX_BYTES {
         let what = "the file's size".into();
         return Err(Error::TooLarge { path: path.into(), what, value: input.left, limit: MAX_BYTES });
@@ -44,15 +50,18 @@ pub fn parse_proto(bytes: Bytes, name: &Path) -> Result<ModelProto> {
 /// # Errors
 /// Names the tensor at fault.
 pub fn read_initializers(graph: &GraphProto, path: &Path) -> Result<Vec<(String, Array)>> {
-    let external = ExternalData::beside(path);
+    read_arrays(graph, path, &ExternalData::beside(path))
+}
+
+pub(crate) fn read_arrays(graph: &GraphProto, path: &Path, external: &ExternalData) -> Result<Vec<(String, Array)>> {
     let mut arrays = Vec::with_capacity(graph.initializer.len());
     for tensor in &graph.initializer {
-        let array = read_tensor(tensor, &external).map_err(|why| Error::array(path, &tensor.name, why))?;
+        let array = read_tensor(tensor, external).map_err(|why| Error::array(path, &tensor.name, why))?;
         arrays.push((tensor.name.clone(), array));
     }
     for tensor in &graph.sparse_initializer {
         let name = tensor.values.as_ref().map_or("", |values| values.name.as_str());
-        let array = read_sparse(tensor, &external).map_err(|why| Error::array(path, name, why))?;
+        let array = read_sparse(tensor, external).map_err(|why| Error::array(path, name, why))?;
         arrays.push((name.to_owned(), array));
     }
     Ok(arrays)

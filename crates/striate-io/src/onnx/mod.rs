@@ -12,6 +12,9 @@ pub use export::{
     ByteInput, DEFAULT_OPSET, EXPORT_OPSETS, ExportError, INPUT_NAME, OnnxFile, OnnxOptions, Problem, export_graph,
     export_onnx, graph_to_onnx, write_onnx,
 };
+pub(crate) use external::ExternalData;
+pub(crate) use file::{read_arrays, read_model};
+
 pub use file::{parse_proto, read_initializers, read_proto};
 pub use import::{Dimension, OnnxInput, OnnxModel, OnnxNet, OnnxSession};
 pub use tensor::{array_to_tensor, data_type, dtype_of, tensor_to_array};

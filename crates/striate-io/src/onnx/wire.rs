@@ -1,8 +1,15 @@
 //! A look at the bytes before they are decoded: every message that the decoder would make is counted first, because a
 //! message of two bytes becomes a struct of hundreds.
 
+use super::proto::{
+    AttributeProto, Dimension, FunctionProto, GraphProto, ModelProto, NodeProto, SparseTensorProto,
+    StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+};
+
 /// Most messages and strings in a file.
 const MAX_ITEMS: usize = 400_000;
+/// What the decoded messages may take, in bytes, beyond four times the file.
+const FREE: usize = 16 << 20;
 /// Deepest nesting of messages.
 const MAX_DEPTH: usize = 90;
 
@@ -17,6 +24,8 @@ enum Kind {
     Sparse,
     ValueInfo,
     Type,
+    /// What a sequence, a map or an optional value is of.
+    Element,
     TensorType,
     Shape,
     Function,
@@ -52,7 +61,8 @@ impl Kind {
             (Kind::ValueInfo, 2) => ("type", Kind::Type),
             (Kind::ValueInfo, 4) => ("entry", Kind::Flat),
             (Kind::Type, 1 | 8) => ("tensor type", Kind::TensorType),
-            (Kind::Type, 4 | 5 | 9) => ("type", Kind::Type),
+            (Kind::Type, 4 | 5 | 9) => ("type", Kind::Element),
+            (Kind::Element, 1 | 2) => ("type", Kind::Type),
             (Kind::TensorType, 1 | 2) => ("shape", Kind::Shape),
             (Kind::Shape, 1) => ("dimension", Kind::Flat),
             (Kind::Function, 4..=6) => ("name", Kind::Leaf),
@@ -63,15 +73,59 @@ impl Kind {
             _ => return None,
         })
     }
+
+    /// Bytes that one takes once it is decoded, without what it holds.
+    fn size(self) -> usize {
+        match self {
+            Kind::Model => size_of::<ModelProto>(),
+            Kind::Graph => size_of::<GraphProto>(),
+            Kind::Node => size_of::<NodeProto>(),
+            Kind::Attribute => size_of::<AttributeProto>(),
+            Kind::Tensor => size_of::<TensorProto>(),
+            Kind::Sparse => size_of::<SparseTensorProto>(),
+            Kind::ValueInfo => size_of::<ValueInfoProto>(),
+            Kind::Type | Kind::Element | Kind::TensorType => size_of::<TypeProto>(),
+            Kind::Shape => size_of::<TensorShapeProto>(),
+            Kind::Function => size_of::<FunctionProto>(),
+            Kind::Flat => size_of::<StringStringEntryProto>().max(size_of::<Dimension>()),
+            Kind::Leaf => size_of::<bytes::Bytes>(),
+        }
+    }
+
+    /// Bytes of one number of a list in such a field; the field may be packed.
+    fn number(self, tag: u64) -> Option<usize> {
+        match (self, tag) {
+            (Kind::Attribute, 8) | (Kind::Tensor, 1 | 7 | 11) | (Kind::Sparse, 3) => Some(8),
+            (Kind::Tensor, 5) => Some(4),
+            _ => None,
+        }
+    }
 }
 
 /// The bytes are well-formed, not nested too deeply, and make no more messages than a model can need.
 pub(super) fn check_wire(bytes: &[u8]) -> Result<(), String> {
-    let mut items = 0;
-    walk(bytes, Kind::Model, 0, &mut items)
+    let mut count = Count { items: 0, bytes: 0, limit: bytes.len().saturating_mul(4).saturating_add(FREE) };
+    walk(bytes, Kind::Model, 0, &mut count)
 }
 
-fn walk(mut bytes: &[u8], kind: Kind, depth: usize, items: &mut usize) -> Result<(), String> {
+/// What the decoder would make.
+struct Count {
+    items: usize,
+    bytes: usize,
+    limit: usize,
+}
+
+impl Count {
+    fn take(&mut self, bytes: usize) -> Result<(), String> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        match self.bytes > self.limit {
+            true => Err(format!("its messages would take more than {} bytes of memory", self.limit)),
+            false => Ok(()),
+        }
+    }
+}
+
+fn walk(mut bytes: &[u8], kind: Kind, depth: usize, count: &mut Count) -> Result<(), String> {
     if depth > MAX_DEPTH {
         return Err(format!("messages are nested more than {MAX_DEPTH} deep"));
     }
@@ -96,14 +150,20 @@ fn walk(mut bytes: &[u8], kind: Kind, depth: usize, items: &mut usize) -> Result
         }
         let (inside, rest) = bytes.split_at(length as usize);
         bytes = rest;
+        if let Some(size) = kind.number(tag) {
+            // each number of a packed list ends with a byte that has no high bit
+            let numbers = if wire == 2 { inside.iter().filter(|byte| **byte < 0x80).count() } else { 1 };
+            count.take(numbers.saturating_mul(size))?;
+        }
         let Some(child) = child else { continue };
-        *items += 1;
-        if *items > MAX_ITEMS {
+        count.items += 1;
+        if count.items > MAX_ITEMS {
             return Err(format!("the file has more than {MAX_ITEMS} nodes, tensors, attributes and names"));
         }
+        count.take(child.size())?;
         match child {
             Kind::Leaf => {}
-            _ => walk(inside, child, depth + 1, items)?,
+            _ => walk(inside, child, depth + 1, count)?,
         }
     }
     Ok(())

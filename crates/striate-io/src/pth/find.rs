@@ -4,7 +4,7 @@ use super::tensor::TensorRef;
 use super::value::{Id, Pickle, Value};
 use crate::error::printable;
 use crate::{Error, Result};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::Path;
 
 /// Under which names checkpoints keep their state dict, the likeliest first.
@@ -45,6 +45,8 @@ const MAX_ARRAYS: usize = 65_536;
 const MAX_DIRECTORY: usize = 16 << 20;
 /// Longest name, in bytes.
 const MAX_NAME: usize = 1024;
+/// Most values of unknown classes that are named.
+const MAX_UNKNOWN: usize = 256;
 /// The attribute of the dict in which our own writer keeps metadata.
 pub(super) const METADATA: &str = "striate";
 
@@ -54,6 +56,8 @@ pub(super) struct Found {
     pub tensors: Vec<(String, TensorRef)>,
     pub metadata: BTreeMap<String, String>,
     pub notes: Vec<String>,
+    /// Where values of unknown classes stand, and their classes.
+    pub unknown: Vec<(String, String)>,
     /// Bytes for names and sizes.
     directory: usize,
 }
@@ -71,7 +75,7 @@ pub(super) fn find_tensors(path: &Path, pickle: &Pickle<'_>) -> Result<Found> {
         trail.push(name);
         at = next;
     }
-    let mut found = Found { metadata: finder.metadata(at), ..Found::default() };
+    let mut found = Found { metadata: finder.metadata(at), unknown: finder.unknown(), ..Found::default() };
     if finder.has_tensors(at) {
         finder.take_direct(at, &trail, &mut found, &mut left_out)?;
     } else {
@@ -170,6 +174,48 @@ impl Finder<'_> {
                 left_out.push(format!("`{key}` ({what})"));
             }
         }
+    }
+
+    /// Where values of unknown classes stand. Each container is looked at once.
+    fn unknown(&self) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        let mut seen = HashSet::from([self.pickle.root]);
+        let mut open = VecDeque::from([(String::new(), self.pickle.root, 0)]);
+        let mut budget = MAX_DIRECTORY / 4;
+        while let Some((name, id, depth)) = open.pop_front() {
+            if let Value::Opaque(class) | Value::Class(class) = self.pickle.value(id) {
+                found.push((printable(&name), printable(&self.pickle.name(**class))));
+            }
+            if found.len() == MAX_UNKNOWN || depth == MAX_DEPTH {
+                continue;
+            }
+            let part = |index: usize, key: Option<Id>| match key {
+                Some(key) => self.key(key).unwrap_or_else(|| self.pickle.describe(key)),
+                None => index.to_string(),
+            };
+            let members: Box<dyn Iterator<Item = (Option<Id>, Id)>> = match self.pickle.value(id) {
+                Value::Dict(items) => Box::new(items.iter().map(|(key, value)| (Some(*key), *value))),
+                Value::Tuple(items) => Box::new(items.iter().map(|item| (None, *item))),
+                Value::List(items) => Box::new(items.iter().map(|item| (None, *item))),
+                _ => continue,
+            };
+            for (index, (key, value)) in members.enumerate() {
+                let open_end = matches!(
+                    self.pickle.value(value),
+                    Value::Opaque(_) | Value::Class(_) | Value::Dict(_) | Value::Tuple(_) | Value::List(_)
+                );
+                if !open_end || !seen.insert(value) {
+                    continue;
+                }
+                let part = part(index, key);
+                let name = if name.is_empty() { part } else { format!("{name}.{part}") };
+                let Some(left) = budget.checked_sub(name.len() + 64) else { return found };
+                budget = left;
+                open.push_back((name, value, depth + 1));
+            }
+        }
+        found.truncate(MAX_UNKNOWN);
+        found
     }
 
     /// What our own writer put beside the arrays.

@@ -1,7 +1,7 @@
 //! The layout before PyTorch 1.6: five pickles one after the other (magic number, protocol, system, object, keys of the
 //! storages), then the storages in the order of their keys, each with its number of elements before it.
 
-use super::globals::Element;
+use super::globals::Global;
 use super::tensor::{StorageRef, Storages, read_arrays};
 use super::value::{Pickle, Value};
 use super::{Contents, MAX_PICKLE, find, parse};
@@ -39,7 +39,7 @@ pub(crate) fn read<R: ReadSeek>(mut input: Input<'_, R>) -> Result<Contents> {
     let mut source = LegacyStorages { input, length, places: HashMap::new() };
     source.locate(&object, &keys, at as u64)?;
     let arrays = read_arrays(path, &found.tensors, length, &mut source)?;
-    Ok(Contents { arrays, metadata: found.metadata, notes: found.notes })
+    Ok(Contents { arrays, metadata: found.metadata, notes: found.notes, unknown: found.unknown })
 }
 
 struct LegacyStorages<'a, R> {
@@ -59,16 +59,19 @@ impl<R: ReadSeek> LegacyStorages<'_, R> {
     /// Walks over the storages.
     fn locate(&mut self, object: &Pickle<'_>, keys: &Pickle<'_>, mut at: u64) -> Result<()> {
         let path = self.input.path;
-        let mut elements: HashMap<&str, Element> = HashMap::new();
+        // bytes of an element; PyTorch counts an untyped storage in bytes
+        let mut elements: HashMap<&str, usize> = HashMap::new();
         for value in &object.values {
             let Value::Persistent(reference) = value else { continue };
             let items = object.tuple(*reference).unwrap_or_default();
             let (Some(kind), Some(key)) = (items.get(1), items.get(2).and_then(|key| object.text(*key))) else {
                 continue;
             };
-            if let Value::Global(super::globals::Global::Storage(element)) = object.value(*kind) {
-                elements.insert(key, *element);
-            }
+            match object.value(*kind) {
+                Value::Global(Global::Storage(element)) => elements.insert(key, element.size()),
+                Value::Global(Global::Untyped) => elements.insert(key, 1),
+                _ => None,
+            };
         }
         let wrong = |why: String| Error::malformed(path, "the storages' keys", why);
         let Value::List(list) = keys.value(keys.root) else {
@@ -78,12 +81,12 @@ impl<R: ReadSeek> LegacyStorages<'_, R> {
             let Some(key) = keys.text(*key) else {
                 return Err(wrong(format!("{} in place of a key", keys.describe(*key))));
             };
-            let Some(element) = elements.get(key) else {
+            let Some(size) = elements.get(key) else {
                 return Err(wrong(format!("no tensor is in the storage `{key}`, so its element is not known")));
             };
             self.seek(at)?;
             let count = u64::from_le_bytes(self.input.array(&format!("the size of storage `{key}`"))?);
-            let bytes = count.checked_mul(element.size() as u64).filter(|bytes| *bytes <= self.input.left);
+            let bytes = count.checked_mul(*size as u64).filter(|bytes| *bytes <= self.input.left);
             let Some(bytes) = bytes else {
                 let left = self.input.left;
                 return Err(wrong(format!(

@@ -13,6 +13,9 @@ mod legacy;
 mod machine;
 mod tensor;
 mod value;
+mod write;
+
+pub use write::write_pth;
 
 pub(crate) use legacy::read as read_legacy;
 
@@ -34,6 +37,8 @@ pub(crate) struct Contents {
     pub arrays: StateDict,
     pub metadata: BTreeMap<String, String>,
     pub notes: Vec<String>,
+    /// Where values of unknown classes stand, and their classes.
+    pub unknown: Vec<(String, String)>,
 }
 
 /// Reads one pickle, with the place of what is wrong in the error; `what` is the member or part that it is.
@@ -70,7 +75,7 @@ pub(crate) fn read_zip<R: ReadSeek>(archive: Archive<'_, R>) -> Result<Contents>
     let (parsed, _) = parse(path, &pickle.name, &bytes, 0)?;
     let found = find::find_tensors(path, &parsed)?;
     let arrays = read_arrays(path, &found.tensors, length, &mut source)?;
-    Ok(Contents { arrays, metadata: found.metadata, notes: found.notes })
+    Ok(Contents { arrays, metadata: found.metadata, notes: found.notes, unknown: found.unknown })
 }
 
 fn is_pickle(name: &str) -> bool {

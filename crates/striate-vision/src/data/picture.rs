@@ -106,7 +106,7 @@ impl Image {
     /// - Grey stays grey (1 channel); palettes and everything else become RGB.
     /// - Alpha is dropped: the stored colours are taken as they are, transparent or not.
     /// - 16-bit channels are scaled to 8 bits with rounding.
-    /// - CMYK and 12-bit JPEGs are refused by name, since their colours mean nothing without a profile.
+    /// - CMYK JPEGs become RGB as PIL's `convert("RGB")` makes it, without a profile. 12-bit ones are refused by name.
     /// - A file that ends before its picture does is an error, never half a picture.
     ///
     /// # Errors
@@ -356,18 +356,19 @@ fn check_jpeg(bytes: &[u8]) -> Result<(), PictureError> {
         let Some(segment) = bytes.get(at..at + length.max(2)) else { return Err(truncated("a segment")) };
         let is_frame = matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
         if is_frame {
-            check_jpeg_frame(segment)?;
+            check_jpeg_frame(marker, segment)?;
         }
         seen_scan |= marker == 0xDA;
         at += length.max(2);
     }
 }
 
-fn check_jpeg_frame(segment: &[u8]) -> Result<(), PictureError> {
+fn check_jpeg_frame(marker: u8, segment: &[u8]) -> Result<(), PictureError> {
     let refuse = |what: String| Err(PictureError::Unsupported { what });
     match (segment.get(2), segment.get(7)) {
         (Some(&bits), _) if bits != 8 => refuse(format!("{bits}-bit JPEG")),
-        (_, Some(4)) => refuse("CMYK JPEG".into()),
+        // only our own decoder has PIL's colours
+        (_, Some(4)) if !matches!(marker, 0xC0..=0xC2) => refuse("arithmetic or lossless CMYK JPEG".into()),
         _ => Ok(()),
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use striate_io::onnx::{OnnxModel, OnnxNet};
-use striate_io::{Safetensors, read_safetensors, write_safetensors};
+use striate_io::{Weights, read_weights, write_safetensors};
 use striate_nn::{Module, StateDict};
 
 /// Newest version of the metadata; lower ones are read. Classifiers are written as version 1, which knows no other task.
@@ -126,20 +126,31 @@ pub fn save_model(path: &Path, values: StateDict, info: &ModelInfo) -> Result<()
     Ok(write_safetensors(path, values, &info.metadata())?)
 }
 
-/// Reads a weights file that striate wrote: builds the net that it names and loads it.
+/// Reads a weights file that striate wrote, or converted from one: builds the net that it names and loads it.
 ///
 /// # Errors
 /// A file that cannot be read, is not ours, or does not fit the net that it names.
 pub fn load_model(path: &Path) -> Result<LoadedModel, ModelError> {
-    let Safetensors { arrays, metadata } = read_safetensors(path)?;
-    let info = ModelInfo::parse(path, &metadata)?;
+    let Weights { arrays, metadata, .. } = read_weights(path)?;
+    build_model(path, arrays, &metadata)
+}
+
+/// The net that a file's metadata name, with the file's arrays; `path` stands for the file in errors.
+///
+/// # Errors
+/// Metadata that striate did not write; arrays that do not fit the net.
+pub fn build_model(
+    path: &Path,
+    arrays: StateDict,
+    metadata: &BTreeMap<String, String>,
+) -> Result<LoadedModel, ModelError> {
+    let info = ModelInfo::parse(path, metadata)?;
     if let Some(structure) = &info.structure {
         let model = OnnxModel::from_structure(structure, |name| arrays.get(name).cloned(), path)?;
         return Ok(LoadedModel { net: Box::new(OnnxNet::new(Arc::new(model))?), info });
     }
     let spec = find_model(&info.model)?;
     let net = spec.structure(info.input, info.class_names.len())?;
-    spec.load(&*net, arrays.into_iter().collect())
-        .map_err(|source| ModelError::Weights { path: path.into(), source: Box::new(source) })?;
+    spec.load(&*net, arrays).map_err(|source| ModelError::Weights { path: path.into(), source: Box::new(source) })?;
     Ok(LoadedModel { net, info })
 }

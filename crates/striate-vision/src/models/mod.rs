@@ -33,7 +33,7 @@ mod squeezenet;
 mod start;
 mod vgg;
 
-pub use file::{LoadedModel, ModelInfo, TargetScale, load_model, save_model};
+pub use file::{LoadedModel, ModelInfo, TargetScale, build_model, load_model, save_model};
 pub use imagenet::{IMAGENET_CLASSES_LICENSE, imagenet_classes};
 pub use imported::{BuiltNet, build_net, imported_preprocess, is_imported, open_imported};
 pub use lenet::LeNet;

@@ -81,3 +81,16 @@ pub(super) fn ycc_to_rgb(y: &[u8], cb: &[u8], cr: &[u8], out: &mut [u8]) {
         *pixel = [clip(y + r), clip(y + g), clip(y + b)];
     }
 }
+
+/// Inks to light, in place: a pixel has cyan, magenta and yellow as Adobe stores them, where 255 is none, and so has `black`. As in
+/// PIL: without a profile, ink over black.
+pub(super) fn cmyk_to_rgb(black: &[u8], pixels: &mut [u8]) {
+    for (pixel, &light) in pixels.as_chunks_mut::<3>().0.iter_mut().zip(black) {
+        let light = i32::from(light);
+        for value in pixel {
+            let product = (255 - i32::from(*value)) * light + 128;
+            // divided by 255 and rounded
+            *value = (light - (((product >> 8) + product) >> 8)).clamp(0, 255) as u8;
+        }
+    }
+}

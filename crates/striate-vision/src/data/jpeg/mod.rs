@@ -1,6 +1,6 @@
-//! JPEG (ITU-T T.81) with 8 bits, Huffman codes, one or three components: sequential and progressive. The pixels are those of
+//! JPEG (ITU-T T.81) with 8 bits, Huffman codes, one, three or four components: sequential and progressive. The pixels are those of
 //! libjpeg-turbo with its defaults, bit by bit, which are those that PIL and torchvision see: a trained net can tell the
-//! difference. Other kinds are left to another decoder.
+//! difference. CMYK becomes RGB as `convert("RGB")` of PIL makes it, without a profile. Other kinds are left to another decoder.
 
 mod bits;
 mod color;
@@ -8,7 +8,7 @@ mod idct;
 mod scan;
 
 use bits::Huffman;
-use color::{Plane, ycc_to_rgb};
+use color::{Plane, cmyk_to_rgb, ycc_to_rgb};
 use idct::inverse_dct;
 use scan::{Part, Scan, ZIGZAG, read_scan};
 
@@ -119,8 +119,8 @@ pub(super) fn decode(data: &[u8], out: &mut Vec<u8>) -> Result<Outcome, Damage> 
     }
     match frame {
         Some(frame) if scans > 0 => {
-            render(&frame, &tables, out)?;
-            Ok(Outcome::Done([frame.width, frame.height, frame.components.len()]))
+            let channels = render(&frame, &tables, out)?;
+            Ok(Outcome::Done([frame.width, frame.height, channels]))
         }
         _ => damage("it has no scan"),
     }
@@ -151,7 +151,7 @@ fn next_segment<'a>(data: &'a [u8], at: &mut usize) -> Result<Option<(u8, &'a [u
 fn read_frame(segment: &[u8], progressive: bool) -> Result<Option<Frame>, Damage> {
     let (height, width) = (number(segment, 1)?, number(segment, 3)?);
     let count = usize::from(*segment.get(5).unwrap_or(&0));
-    if segment[0] != 8 || !matches!(count, 1 | 3) || height == 0 || width == 0 {
+    if segment[0] != 8 || !matches!(count, 1 | 3 | 4) || height == 0 || width == 0 {
         return Ok(None);
     }
     let Some(fields) = segment.get(6..6 + 3 * count) else { return damage("the frame's segment is too short") };
@@ -271,29 +271,44 @@ fn is_rgb(frame: &Frame, tables: &Tables) -> bool {
     }
 }
 
-fn render(frame: &Frame, tables: &Tables, out: &mut Vec<u8>) -> Result<(), Damage> {
+/// Writes the pixels, and gives the number of their channels.
+fn render(frame: &Frame, tables: &Tables, out: &mut Vec<u8>) -> Result<usize, Damage> {
     let planes = frame.components.iter().map(|c| plane(c, frame, tables)).collect::<Result<Vec<_>, _>>()?;
-    let (width, channels) = (frame.width, planes.len());
+    let (width, channels) = (frame.width, planes.len().min(3));
     out.clear();
     out.resize(width * frame.height * channels, 0);
     let rgb = is_rgb(frame, tables);
+    // libjpeg's rule for four components: those of Adobe's transforms but 0 are luma, chromas and black
+    let ycck = tables.adobe.is_some_and(|transform| transform != 0);
     let room = planes.iter().map(|plane| plane.scale[0] * plane.width).max().unwrap_or(0);
-    let mut rows = vec![vec![0u8; room]; channels];
+    let mut rows = vec![vec![0u8; room]; planes.len()];
     let mut sums = Vec::new();
     for (y, pixels) in out.chunks_exact_mut(width * channels).enumerate() {
         for (plane, row) in planes.iter().zip(&mut rows) {
             plane.full_row(y, &mut sums, row);
         }
         match &rows[..] {
-            [a, b, c] if rgb => {
-                for (x, pixel) in pixels.chunks_exact_mut(3).enumerate() {
-                    pixel.copy_from_slice(&[a[x], b[x], c[x]]);
+            [a, b, c, black] => {
+                if ycck {
+                    ycc_to_rgb(&a[..width], &b[..width], &c[..width], pixels);
+                    // what stands there is the complement of the inks
+                    pixels.iter_mut().for_each(|value| *value = 255 - *value);
+                } else {
+                    interleave([a, b, c], pixels);
                 }
+                cmyk_to_rgb(&black[..width], pixels);
             }
+            [a, b, c] if rgb => interleave([a, b, c], pixels),
             [a, b, c] => ycc_to_rgb(&a[..width], &b[..width], &c[..width], pixels),
             [grey, ..] => pixels.copy_from_slice(&grey[..width]),
             [] => {}
         }
     }
-    Ok(())
+    Ok(channels)
+}
+
+fn interleave([a, b, c]: [&Vec<u8>; 3], pixels: &mut [u8]) {
+    for (x, pixel) in pixels.chunks_exact_mut(3).enumerate() {
+        pixel.copy_from_slice(&[a[x], b[x], c[x]]);
+    }
 }
