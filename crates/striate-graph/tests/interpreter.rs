@@ -141,7 +141,9 @@ fn indices() {
     let scattered = apply(from_ref(&x), |t, x| {
         let (at, updates) =
             (t.constant(array(&[2, 2], &[0i64, 0, 2, -2])), t.constant(array(&[2, 2], &[10f32, 20., 30., 40.])));
-        [false, true].map(|add| t.push(Op::ScatterElements { axis: 1, add }, &[&x[0], &at, &updates])).into()
+        [ScatterMode::Set, ScatterMode::Add]
+            .map(|mode| t.push(Op::ScatterElements { axis: 1, mode }, &[&x[0], &at, &updates]))
+            .into()
     })
     .unwrap();
     assert_is(&scattered[0], &[2, 3], &[20f32, 1., 2., 3., 40., 30.]);
@@ -251,6 +253,21 @@ fn a_loss_that_is_not_finite_changes_nothing_and_names_the_layer() {
     assert!(first_non_finite(&graph, &good, &dry).unwrap().is_none());
     interpret(&graph, &good, &RunOptions::default()).unwrap();
     assert_is(&cell.array(), &[], &[5f32]);
+}
+
+#[test]
+fn integers_are_exact_where_doubles_are_not() {
+    let trace = Trace::new(Mode::Eval);
+    let x = trace.input("x", [1, 2], DType::I64);
+    let y = x.matmul(&x.transpose(0, 1));
+    let (sums, top) = (x.cumsum(1), x.topk(1, 1, true).0);
+    let bits = x.binary(BinaryKind::BitXor, &x.scalar_like(-1.0));
+    let graph = trace.finish(&[("y", &y), ("sums", &sums), ("top", &top), ("bits", &bits)]).unwrap();
+    let big = (1i64 << 60) + 1;
+    let x = Array::from_vec([1, 2], vec![big, 3]).unwrap();
+    let found = interpret(&graph, &[("x", x)], &RunOptions::default()).unwrap();
+    let found: Vec<&[i64]> = found.iter().map(|array| array.as_slice::<i64>().unwrap()).collect();
+    assert_eq!(found, [&[big.wrapping_mul(big).wrapping_add(9)][..], &[big, big + 3], &[big], &[!big, !3]]);
 }
 
 #[test]

@@ -19,6 +19,7 @@ pub mod reference;
 pub mod relayout;
 pub mod resample;
 pub mod rng;
+pub mod roi;
 pub mod simd;
 pub mod softmax;
 pub mod standardize;
