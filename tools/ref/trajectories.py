@@ -26,14 +26,14 @@ def floats(net):
     return {k: v.detach().clone() for k, v in net.state_dict().items() if v.is_floating_point()}
 
 
-def train(net, shape, dtype):
+def train(net, shape, dtype, start):
     """Losses, the first step's logits and those of an evaluation; the state after the first step and the last."""
     net = copy.deepcopy(net).to(dtype).train()
     optimizer = torch.optim.SGD(net.parameters(), **SGD)
     losses, states, first = [], [], None
     for step in range(STEPS):
-        logits = net(ref.images(step, (BATCH, *shape)).to(dtype))
-        loss = F.cross_entropy(logits, ref.labels(step, BATCH))
+        logits = net(ref.images(start + step, (BATCH, *shape)).to(dtype))
+        loss = F.cross_entropy(logits, ref.labels(start + step, BATCH))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -56,11 +56,11 @@ def norm(values):
     return sum(v.double().pow(2).sum().item() for v in values) ** 0.5
 
 
-def trajectory(name, net, shape):
+def trajectory(name, net, shape, start):
     ref.fill_by_formula(net)
     initial, trainable = floats(net), [k for k, _ in net.named_parameters()]
-    out32, states32 = train(net, shape, torch.float32)
-    out64, states64 = train(net, shape, torch.float64)
+    out32, states32 = train(net, shape, torch.float32, start)
+    out64, states64 = train(net, shape, torch.float64, start)
     t = {**out32, **{f"{k}64": v for k, v in out64.items()}, "after": samples(states32), "after64": samples(states64)}
     distances = []
     for a, b in zip(states32, states64):
@@ -73,16 +73,18 @@ def trajectory(name, net, shape):
               f"of the update")
     print(f"  losses {', '.join(f'{v:.3f}' for v in out64['loss'])}; float32 is "
           f"{(out32['loss'] - out64['loss']).abs().max():.1e} from them")
-    f.add(name, name, dict(num_classes=10), t, "README.md: Numbers by formula, Trajectories",
-          input_shape=[BATCH, *shape], optimizer=dict(name="SGD", **SGD), states_after_steps=[1, STEPS],
+    f.add(f"{name}_{start}", name, dict(num_classes=10), t, "README.md: Numbers by formula, Trajectories",
+          input_shape=[BATCH, *shape], first_step=start, optimizer=dict(name="SGD", **SGD), states_after_steps=[1, STEPS],
           names=list(initial), shapes=[list(v.shape) for v in initial.values()],
           checksums=[ref.bit_checksum(v) for v in initial.values()],
-          input_checksums=[ref.bit_checksum(ref.images(s, (BATCH, *shape))) for s in [*range(STEPS), "eval"]],
-          labels=[ref.labels(s, BATCH).tolist() for s in range(STEPS)], float32_distance=distances)
+          input_checksums=[ref.bit_checksum(ref.images(s, (BATCH, *shape))) for s in [*range(start, start + STEPS), "eval"]],
+          labels=[ref.labels(s, BATCH).tolist() for s in range(start, start + STEPS)], float32_distance=distances)
 
 
-trajectory("lenet", ref.lenet(), (1, 28, 28))
-trajectory("resnet18_cifar", ref.resnet18_cifar(), (3, 32, 32))
-trajectory("mobilenet_v2", ref.mobilenet_v2(), (3, 64, 64))
+# Three runs of each: whether a ReLU's input falls within rounding of 0 on this side or that is chance, and moves all steps behind it.
+for start in (0, STEPS, 2 * STEPS):
+    trajectory("lenet", ref.lenet(), (1, 28, 28), start)
+    trajectory("resnet18_cifar", ref.resnet18_cifar(), (3, 32, 32), start)
+    trajectory("mobilenet_v2", ref.mobilenet_v2(), (3, 64, 64), start)
 
 f.save()
