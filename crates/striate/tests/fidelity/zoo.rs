@@ -1,5 +1,8 @@
-//! The smallest net of each family: one training step and an evaluation, held against PyTorch's float64 run: at most three times
-//! as far from it as PyTorch's own float32 run, or 1e-4 (logits) and 1e-3 (gradients).
+//! The smallest net of each family: one training step and an evaluation, by direct convolutions, held against PyTorch's float64
+//! run: at most three times as far from it as PyTorch's own float32 run, or 1e-4 (logits) and 1e-2 (gradients).
+//!
+//! Maps are as small as 2x2 here: one ReLU or maximum that falls on the other side, within rounding, is up to 1e-2 of a
+//! gradient, and which one does depends on the instruction set. What is wrong is a multiple of that.
 
 use crate::common::{Case, formula, load_family};
 use striate::graph::{Array, CompileOptions, DType, Mode, Program, Session, Tensor, Trace, gradients};
@@ -113,7 +116,7 @@ fn follow(case: &Case) -> Result<(), String> {
     let theirs = |key: &str| case.json["float32_distance"][key].as_f64().unwrap();
     let apart = apart.sqrt() / whole;
     if !apart.is_finite()
-        || apart > (3.0 * theirs("gradients")).max(1e-3)
+        || apart > (3.0 * theirs("gradients")).max(1e-2)
         || worst.0 > (30.0 * theirs("gradients")).max(0.05)
     {
         let (share, name) = worst;
