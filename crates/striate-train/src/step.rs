@@ -356,7 +356,7 @@ impl Parts {
 
 #[cfg(test)]
 mod tests {
-    use super::least_momentum;
+    use super::*;
 
     #[test]
     fn statistics_keep_up_in_short_trainings_alone() {
@@ -364,5 +364,26 @@ mod tests {
         // Of the initial statistics, at the end of a short training with MobileNetV3.
         let left = |steps: u64| (1.0 - least_momentum(steps).max(0.01)).powi(steps as i32);
         assert!([250, 1000, 5000].into_iter().all(|steps| left(steps) < 1e-4));
+    }
+
+    #[test]
+    fn the_batch_that_is_named_fits() {
+        let program = |batch: usize| {
+            let trace = Trace::new(Mode::Train);
+            let x = trace.input("x", [batch, 4, 64, 64], DType::F32);
+            let y = (&x.exp() + &x.square()).mean_all();
+            Program::compile(&trace.finish(&[("y", &y)]).unwrap(), &CompileOptions::default()).unwrap()
+        };
+        let limit = program(24).memory_bytes() as u64 + PROCESS_BYTES;
+        assert!(check_memory(&program(24), 24, Some(limit)).is_ok() && check_memory(&program(64), 64, None).is_ok());
+        let Err(error) = check_memory(&program(64), 64, Some(limit)) else { panic!("64 pictures fit") };
+        let TrainError::Memory { fitting, .. } = error else { panic!("{error}") };
+        assert!((8..64).contains(&fitting), "{error}");
+        assert!(check_memory(&program(fitting), fitting, Some(limit)).is_ok(), "{error}");
+        assert!(error.to_string().contains(&format!("--batch {fitting} fits")), "{error}");
+        assert!(
+            error.exit_code() == 2
+                && check_memory(&program(64), 64, Some(1)).unwrap_err().to_string().contains("--imgsz")
+        );
     }
 }
