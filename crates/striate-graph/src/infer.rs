@@ -1,7 +1,9 @@
 //! The rules of shapes and types: from an operation and its inputs to its output, or to an error that carries the rule
 //! with its numbers and the value that would have been right.
 
-use crate::{ConvAttrs, DType, Node, Op, PadMode, Shape, ShapeError, Windows};
+mod sampling;
+
+use crate::{BinaryKind, ConvAttrs, DType, Node, Op, PadMode, Shape, ShapeError, Windows};
 
 type Inferred = Result<(Shape, DType), ShapeError>;
 type Inputs<'a> = &'a [(&'a Shape, DType)];
@@ -19,12 +21,12 @@ pub(crate) fn infer(op: &Op, inputs: Inputs) -> Inferred {
         Op::Random { shape, .. } => Ok((shape.clone(), DType::F32)),
         Op::Unary(_) | Op::Detach => Ok((inputs[0].0.clone(), inputs[0].1)),
         Op::UnaryGrad(_) | Op::MaxPool2dGrad(_) | Op::StandardizeGrad { .. } => infer_same_shape(op, inputs),
-        Op::Binary(kind) => infer_binary(kind.is_comparison(), inputs),
+        Op::Binary(kind) => infer_binary(*kind, inputs),
         Op::Where => infer_where(inputs),
         Op::Cast(dtype) => Ok((inputs[0].0.clone(), *dtype)),
         Op::Reduce { axes, keepdims, .. } => Ok((reduced(inputs[0].0, axes, *keepdims)?, inputs[0].1)),
         Op::ArgReduce { axis, keepdims, .. } => Ok((reduced(inputs[0].0, &[*axis], *keepdims)?, DType::I64)),
-        Op::Softmax { axis } | Op::LogSoftmax { axis } => {
+        Op::Softmax { axis } | Op::LogSoftmax { axis } | Op::CumSum { axis, .. } => {
             check_axis(inputs[0].0, *axis)?;
             Ok((inputs[0].0.clone(), inputs[0].1))
         }
@@ -43,6 +45,12 @@ pub(crate) fn infer(op: &Op, inputs: Inputs) -> Inferred {
         | Op::GatherElements { .. }
         | Op::ScatterElements { .. }
         | Op::OneHot { .. } => infer_indexed(op, inputs),
+        Op::TopK { .. } | Op::GatherNd { .. } | Op::ScatterNd { .. } => sampling::infer_tuples(op, inputs),
+        Op::RoiAlign(_)
+        | Op::RoiAlignGrad(_)
+        | Op::GridSample(_)
+        | Op::GridSampleInputGrad { .. }
+        | Op::GridSampleGridGrad(_) => sampling::infer_sampling(op, inputs),
         Op::MatMul { trans_a, trans_b } => infer_matmul(*trans_a, *trans_b, inputs),
         Op::Conv2d(attrs) => infer_conv(attrs, inputs),
         Op::Conv2dInputGrad { attrs, input } => infer_conv_input_grad(attrs, *input, inputs),
@@ -86,14 +94,22 @@ fn arity(op: &Op) -> (usize, usize) {
         | Op::Gather { .. }
         | Op::GatherGrad { .. }
         | Op::GatherElements { .. }
+        | Op::GatherNd { .. }
+        | Op::GridSample(_)
+        | Op::GridSampleInputGrad { .. }
         | Op::MatMul { .. }
         | Op::Conv2dInputGrad { .. }
         | Op::Conv2dWeightGrad { .. }
         | Op::MaxPool2dGrad(_)
         | Op::StandardizeGrad { .. } => (2, 2),
         Op::Conv2d(_) | Op::Update { .. } => (2, 3),
-        Op::Where | Op::ScatterElements { .. } | Op::BatchNormGradSums { .. } => (3, 3),
-        Op::BatchNormTraining { .. } => (4, 4),
+        Op::Where
+        | Op::ScatterElements { .. }
+        | Op::ScatterNd { .. }
+        | Op::RoiAlign(_)
+        | Op::GridSampleGridGrad(_)
+        | Op::BatchNormGradSums { .. } => (3, 3),
+        Op::BatchNormTraining { .. } | Op::RoiAlignGrad(_) => (4, 4),
         Op::BatchNorm { .. } | Op::BatchNormInputGrad { .. } => (5, 5),
         Op::Concat { .. } => (1, usize::MAX),
         Op::HostCall { .. } => (0, usize::MAX),
@@ -102,6 +118,8 @@ fn arity(op: &Op) -> (usize, usize) {
         | Op::Detach
         | Op::Reduce { .. }
         | Op::ArgReduce { .. }
+        | Op::TopK { .. }
+        | Op::CumSum { .. }
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. }
         | Op::Reshape { .. }
@@ -193,9 +211,13 @@ fn same_dtype(a: DType, b: DType) -> Result<DType, ShapeError> {
     refuse(format!("the inputs are {a} and {b}"), "convert one of them with cast()")
 }
 
-fn infer_binary(comparison: bool, inputs: Inputs) -> Inferred {
+fn infer_binary(kind: BinaryKind, inputs: Inputs) -> Inferred {
     let dtype = same_dtype(inputs[0].1, inputs[1].1)?;
-    Ok((broadcast(inputs[0].0, inputs[1].0)?, if comparison { DType::Bool } else { dtype }))
+    let shift = matches!(kind, BinaryKind::ShiftLeft | BinaryKind::ShiftRight);
+    if kind.is_bitwise() && (dtype.is_float() || (shift && dtype == DType::Bool)) {
+        return refuse(format!("the inputs are {dtype}"), "bits are those of integers");
+    }
+    Ok((broadcast(inputs[0].0, inputs[1].0)?, if kind.is_comparison() { DType::Bool } else { dtype }))
 }
 
 fn infer_where(inputs: Inputs) -> Inferred {

@@ -32,6 +32,7 @@ mod run;
 mod shape;
 mod tensor;
 mod tensor_ops;
+mod value_shapes;
 mod verify;
 
 pub use array::{Array, Buffer, Element};
@@ -50,10 +51,15 @@ pub use run::{
 };
 pub use shape::Shape;
 pub use tensor::{Scope, Tensor, Trace};
+pub use value_shapes::{non_max_suppression, non_zero};
 
 pub use striate_kernels::kinds::{
-    AvgDivisor, BinaryKind, Interpolation, PadMode, ReduceKind, ResizeSpec, UnaryKind, UpdateKind, Windows,
+    AvgDivisor, BinaryKind, GridSampleSpec, Interpolation, PadMode, ReduceKind, ResizeSpec, RoiAlignSpec, SampleMode,
+    SamplePadding, ScatterMode, UnaryKind, UpdateKind, Windows,
 };
+
+/// What non-maximum suppression drops.
+pub use striate_kernels::reference::NmsSpec;
 
 /// Counter-based random numbers, for initial values and augmentation.
 pub use striate_kernels::rng;

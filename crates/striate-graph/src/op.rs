@@ -1,6 +1,6 @@
 use crate::{
-    Array, AvgDivisor, BinaryKind, DType, PadMode, ReduceKind, ResizeSpec, Result, Shape, UnaryKind, UpdateKind,
-    Windows,
+    Array, AvgDivisor, BinaryKind, DType, GridSampleSpec, PadMode, ReduceKind, ResizeSpec, Result, RoiAlignSpec,
+    ScatterMode, Shape, UnaryKind, UpdateKind, Windows,
 };
 use std::sync::Arc;
 
@@ -112,6 +112,25 @@ pub enum Op {
         /// Keep the axis with size 1.
         keepdims: bool,
     },
+    /// Positions of the `k` greatest elements along an axis, the greatest first, as i64; of equals the first. The values are
+    /// what [`Op::GatherElements`] finds there. `[x]`
+    TopK {
+        /// The axis, which becomes `k` long.
+        axis: usize,
+        /// How many.
+        k: usize,
+        /// The greatest, else the smallest.
+        largest: bool,
+    },
+    /// The sum so far along an axis: `y[i] = x[0] + … + x[i]`. `[x]`
+    CumSum {
+        /// The axis.
+        axis: usize,
+        /// Leave out `x[i]` itself.
+        exclusive: bool,
+        /// Sum from the far end: `y[i] = x[i] + … + x[last]`.
+        reverse: bool,
+    },
     /// Softmax along an axis. `[x]`
     Softmax {
         /// The axis.
@@ -192,12 +211,23 @@ pub enum Op {
         /// The axis.
         axis: usize,
     },
-    /// `x` with `updates` written (or added) at `indices` along an axis. `[x, indices i64, updates]`
+    /// `x` with `updates` written (or added, …) at `indices` along an axis. `[x, indices i64, updates]`
     ScatterElements {
         /// The axis.
         axis: usize,
-        /// Add instead of replacing.
-        add: bool,
+        /// How an update is combined with what is there.
+        mode: ScatterMode,
+    },
+    /// Slices named by tuples, the last axis of the indices: `out[b.., i.., ..] = x[b.., indices[b.., i.., :], ..]`.
+    /// `[x, indices i64]`
+    GatherNd {
+        /// Axes that both inputs have in common and run along side by side.
+        batch_dims: usize,
+    },
+    /// `x` with slices written (or added, …) at tuples, the last axis of the indices. `[x, indices i64, updates]`
+    ScatterNd {
+        /// How an update is combined with what is there.
+        mode: ScatterMode,
     },
     /// 1 at the index, 0 elsewhere, along a new last axis; an index out of range gives only zeros. f32. `[indices]`
     OneHot {
@@ -301,6 +331,23 @@ pub enum Op {
         input: [usize; 2],
     },
 
+    /// Pooling of regions `[x1, y1, x2, y2]` of the maps that `batch` names. `[x, regions [R, 4], batch [R] i64]`
+    RoiAlign(RoiAlignSpec),
+    /// The gradient of [`Op::RoiAlign`] for its input. `[x, regions, batch, dy]`
+    RoiAlignGrad(RoiAlignSpec),
+    /// Samples of `x` `[N, C, …]` at the places of a grid `[N, …, axes]`, which names the innermost axis first and runs from -1 to
+    /// 1. `[x, grid]`
+    GridSample(GridSampleSpec),
+    /// The gradient of [`Op::GridSample`] for its input. `[grid, dy]`
+    GridSampleInputGrad {
+        /// How.
+        spec: GridSampleSpec,
+        /// Lengths of the map's axes.
+        input: Vec<usize>,
+    },
+    /// The gradient of [`Op::GridSample`] for its grid. `[x, grid, dy]`
+    GridSampleGridGrad(GridSampleSpec),
+
     /// Registered Rust code; the node itself is its first output. `[any…]`
     HostCall {
         /// The registered name.
@@ -348,6 +395,8 @@ impl Op {
             Op::Reduce { kind, .. } => reduce_name(*kind),
             Op::ArgReduce { max: true, .. } => "ArgMax",
             Op::ArgReduce { max: false, .. } => "ArgMin",
+            Op::TopK { .. } => "TopK",
+            Op::CumSum { .. } => "CumSum",
             Op::Softmax { .. } => "Softmax",
             Op::LogSoftmax { .. } => "LogSoftmax",
             Op::Reshape { .. } => "Reshape",
@@ -362,6 +411,8 @@ impl Op {
             Op::GatherGrad { .. } => "GatherGrad",
             Op::GatherElements { .. } => "GatherElements",
             Op::ScatterElements { .. } => "ScatterElements",
+            Op::GatherNd { .. } => "GatherND",
+            Op::ScatterNd { .. } => "ScatterND",
             Op::OneHot { .. } => "OneHot",
             Op::MatMul { .. } => "MatMul",
             Op::Conv2d(_) => "Conv2d",
@@ -381,6 +432,11 @@ impl Op {
             Op::StandardizeGrad { .. } => "StandardizeGrad",
             Op::Resize { .. } => "Resize",
             Op::ResizeGrad { .. } => "ResizeGrad",
+            Op::RoiAlign(_) => "RoiAlign",
+            Op::RoiAlignGrad(_) => "RoiAlignGrad",
+            Op::GridSample(_) => "GridSample",
+            Op::GridSampleInputGrad { .. } => "GridSampleInputGrad",
+            Op::GridSampleGridGrad(_) => "GridSampleGridGrad",
             Op::HostCall { .. } => "HostCall",
             Op::HostOutput { .. } => "HostOutput",
             Op::Update { .. } => "Update",
@@ -408,6 +464,15 @@ fn unary_name(kind: UnaryKind) -> &'static str {
         Reciprocal => "Reciprocal",
         Sin => "Sin",
         Cos => "Cos",
+        Tan => "Tan",
+        Asin => "Asin",
+        Acos => "Acos",
+        Atan => "Atan",
+        Sinh => "Sinh",
+        Cosh => "Cosh",
+        Asinh => "Asinh",
+        Acosh => "Acosh",
+        Atanh => "Atanh",
         Erf => "Erf",
         Floor => "Floor",
         Ceil => "Ceil",
@@ -455,6 +520,12 @@ fn binary_name(kind: BinaryKind) -> &'static str {
         Or => "Or",
         Xor => "Xor",
         Mod => "Mod",
+        Fmod => "Fmod",
+        BitAnd => "BitwiseAnd",
+        BitOr => "BitwiseOr",
+        BitXor => "BitwiseXor",
+        ShiftLeft => "ShiftLeft",
+        ShiftRight => "ShiftRight",
     }
 }
 

@@ -59,6 +59,11 @@ impl Graph {
             Op::MatMul { trans_a, trans_b } => format!("MatMul trans_a={trans_a} trans_b={trans_b}"),
             Op::MaxPool2d(windows) | Op::AvgPool2d { windows, .. } => format!("{} {windows:?}", node.op.name()),
             Op::Resize { spec, .. } => format!("Resize {spec:?}"),
+            Op::TopK { axis, k, largest } => format!("TopK axis={axis} k={k} largest={largest}"),
+            Op::ScatterElements { axis, mode } => format!("ScatterElements axis={axis} {mode:?}"),
+            Op::ScatterNd { mode } => format!("ScatterND {mode:?}"),
+            Op::RoiAlign(spec) => format!("RoiAlign {spec:?}"),
+            Op::GridSample(spec) => format!("GridSample {spec:?}"),
             op => op.name().into(),
         }
     }

@@ -1,6 +1,9 @@
 //! What can be done with a tensor: methods with PyTorch's names, and operators.
 
-use crate::{Array, BinaryKind, DType, Op, PadMode, ReduceKind, Shape, Tensor, UnaryKind};
+use crate::{
+    Array, BinaryKind, DType, GridSampleSpec, Op, PadMode, ReduceKind, RoiAlignSpec, ScatterMode, Shape, Tensor,
+    UnaryKind,
+};
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 macro_rules! unary_methods {
@@ -33,6 +36,10 @@ unary_methods! {
     square => UnaryKind::Square;
     /// `1 / x`.
     reciprocal => UnaryKind::Reciprocal;
+    /// Tangent.
+    tan => UnaryKind::Tan;
+    /// The angle whose tangent it is.
+    atan => UnaryKind::Atan;
     /// The error function.
     erf => UnaryKind::Erf;
     /// Down to a whole number.
@@ -344,6 +351,21 @@ impl Tensor {
         self.with_axis("ArgMax", axis, |axis| self.trace().push(Op::ArgReduce { max: true, axis, keepdims }, &[self]))
     }
 
+    /// The `k` greatest (or smallest) elements along an axis, the best first, and their positions as i64.
+    #[track_caller]
+    pub fn topk(&self, k: usize, axis: isize, largest: bool) -> (Tensor, Tensor) {
+        let at = self.with_axis("TopK", axis, |axis| self.trace().push(Op::TopK { axis, k, largest }, &[self]));
+        (self.gather(axis, &at), at)
+    }
+
+    /// The sum so far along an axis.
+    #[track_caller]
+    pub fn cumsum(&self, axis: isize) -> Tensor {
+        self.with_axis("CumSum", axis, |axis| {
+            self.trace().push(Op::CumSum { axis, exclusive: false, reverse: false }, &[self])
+        })
+    }
+
     /// Softmax along an axis.
     #[track_caller]
     pub fn softmax(&self, axis: isize) -> Tensor {
@@ -372,6 +394,28 @@ impl Tensor {
     #[track_caller]
     pub fn gather(&self, axis: isize, indices: &Tensor) -> Tensor {
         self.with_axis("GatherElements", axis, |axis| self.trace().push(Op::GatherElements { axis }, &[self, indices]))
+    }
+
+    /// A copy with `updates` put, added, … at `indices` along an axis (`torch.scatter`, `scatter_reduce`).
+    #[track_caller]
+    pub fn scatter(&self, axis: isize, indices: &Tensor, updates: &Tensor, mode: ScatterMode) -> Tensor {
+        self.with_axis("ScatterElements", axis, |axis| {
+            self.trace().push(Op::ScatterElements { axis, mode }, &[self, indices, updates])
+        })
+    }
+
+    /// Regions of `[N, C, H, W]` pooled to one size, `[R, C, …]`, as `torchvision.ops.roi_align`: `regions` are `[R, 4]` as x1, y1,
+    /// x2, y2, and `batch` `[R]` (integers) names the map of each.
+    #[track_caller]
+    pub fn roi_align(&self, regions: &Tensor, batch: &Tensor, spec: RoiAlignSpec) -> Tensor {
+        self.trace().push(Op::RoiAlign(spec), &[self, regions, batch])
+    }
+
+    /// Samples of `[N, C, H, W]` (or of maps of one or three axes) at the places of a grid `[N, …, 2]`, as
+    /// `torch.nn.functional.grid_sample`.
+    #[track_caller]
+    pub fn grid_sample(&self, grid: &Tensor, spec: GridSampleSpec) -> Tensor {
+        self.trace().push(Op::GridSample(spec), &[self, grid])
     }
 
     /// Matrix product over the last two axes.

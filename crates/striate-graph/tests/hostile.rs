@@ -78,11 +78,29 @@ impl Draws {
         self.pick(&[PadMode::Constant(1.5), PadMode::Reflect, PadMode::Replicate, PadMode::Circular])
     }
 
+    fn scatter_mode(&mut self) -> ScatterMode {
+        self.pick(&[ScatterMode::Set, ScatterMode::Add, ScatterMode::Mul, ScatterMode::Max, ScatterMode::Min])
+    }
+
+    fn sampling(&mut self) -> (Op, Vec<usize>) {
+        let spec = GridSampleSpec {
+            mode: self.pick(&[SampleMode::Linear, SampleMode::Nearest, SampleMode::Cubic]),
+            padding: self.pick(&[SamplePadding::Zeros, SamplePadding::Border, SamplePadding::Reflection]),
+            align_corners: self.flag(),
+        };
+        let rank = 3 + self.below(3);
+        match self.below(3) {
+            0 => (Op::GridSample(spec), vec![rank, rank]),
+            1 => (Op::GridSampleInputGrad { spec, input: self.shape(rank - 2) }, vec![rank, rank]),
+            _ => (Op::GridSampleGridGrad(spec), vec![rank, rank, rank]),
+        }
+    }
+
     /// Any operation that computes something, with the ranks that its inputs should have.
     fn op(&mut self) -> (Op, Vec<usize>) {
         let rank = self.below(5);
         let (axis, eps) = (self.below(4), self.pick(&[1e-5f32, 0.0]));
-        match self.below(26) {
+        match self.below(32) {
             0 => {
                 let kinds =
                     [ReduceKind::Max, ReduceKind::Mean, ReduceKind::Prod, ReduceKind::L2, ReduceKind::LogSumExp];
@@ -111,7 +129,7 @@ impl Draws {
             11 => (Op::Gather { axis }, vec![rank, self.below(3)]),
             12 => (Op::GatherGrad { axis, size: self.size() }, vec![self.below(3), rank]),
             13 => (Op::GatherElements { axis }, vec![rank, rank]),
-            14 => (Op::ScatterElements { axis, add: self.flag() }, vec![rank; 3]),
+            14 => (Op::ScatterElements { axis, mode: self.scatter_mode() }, vec![rank; 3]),
             15 => (Op::MatMul { trans_a: self.flag(), trans_b: self.flag() }, vec![rank, self.below(5)]),
             16 => (Op::Conv2d(self.attrs()), vec![4, 4, 1][..2 + self.below(2)].to_vec()),
             17 => (Op::Conv2dInputGrad { attrs: self.attrs(), input: self.sizes() }, vec![4, 4]),
@@ -131,7 +149,21 @@ impl Draws {
                 3 => (Op::BatchNormGradSums { eps }, vec![rank, rank, 2]),
                 _ => (Op::BatchNormInputGrad { eps }, vec![rank, rank, 1, 2, 2]),
             },
-            _ => (Op::Standardize { eps }, vec![rank]),
+            25 => (Op::Standardize { eps }, vec![rank]),
+            26 => (Op::TopK { axis, k: self.size(), largest: self.flag() }, vec![rank]),
+            27 => (Op::CumSum { axis, exclusive: self.flag(), reverse: self.flag() }, vec![rank]),
+            28 => (Op::GatherNd { batch_dims: self.below(3) }, vec![rank, self.below(4)]),
+            29 => (Op::ScatterNd { mode: self.scatter_mode() }, vec![rank, self.below(4), self.below(4)]),
+            30 => self.sampling(),
+            _ => {
+                let scale = self.pick(&[1.0, 0.5, 0.0, -3.0, 1e20, f32::NAN]);
+                let (sampling_ratio, aligned) = (self.below(3), self.flag());
+                let spec = RoiAlignSpec { out: self.sizes(), scale, sampling_ratio, aligned, max: self.flag() };
+                match self.flag() {
+                    true => (Op::RoiAlign(spec), vec![4, 2, 1]),
+                    false => (Op::RoiAlignGrad(spec), vec![4, 2, 1, 4]),
+                }
+            }
         }
     }
 }
@@ -170,6 +202,41 @@ fn shapes(draws: &mut Draws, op: &Op, ranks: &[usize]) -> Vec<Vec<usize>> {
             let first = shapes[0].clone();
             shapes[1..].iter_mut().for_each(|shape| *shape = first.clone());
         }
+        Op::ScatterNd { .. } if draws.flag() => {
+            let depth = shapes[1].last().copied().unwrap_or(0).min(shapes[0].len());
+            if let Some(last) = shapes[1].last_mut() {
+                *last = depth;
+                shapes[2] = [&shapes[1][..shapes[1].len() - 1], &shapes[0][depth..]].concat();
+            }
+        }
+        Op::GatherNd { batch_dims } => {
+            let common = *batch_dims.min(&shapes[0].len()).min(&shapes[1].len());
+            let (x, indices) = shapes.split_at_mut(1);
+            indices[0][..common].copy_from_slice(&x[0][..common]);
+        }
+        Op::RoiAlign(spec) | Op::RoiAlignGrad(spec) => {
+            shapes[1][1] = 4;
+            shapes[2][0] = shapes[1][0];
+            let pooled = [shapes[1][0], shapes[0][1], spec.out[0], spec.out[1]];
+            if let Some(dy) = shapes.get_mut(3) {
+                *dy = pooled.to_vec();
+            }
+        }
+        Op::GridSample(_) | Op::GridSampleGridGrad(_) => {
+            let rank = shapes[0].len();
+            (shapes[1][0], shapes[1][rank - 1]) = (shapes[0][0], rank - 2);
+            let sampled = [&shapes[0][..2], &shapes[1][1..rank - 1]].concat();
+            if let Some(dy) = shapes.get_mut(2) {
+                *dy = sampled;
+            }
+        }
+        Op::GridSampleInputGrad { input, .. } => {
+            let rank = shapes[0].len();
+            shapes[0][rank - 1] = input.len();
+            let points = shapes[0][1..rank - 1].to_vec();
+            shapes[1][0] = shapes[0][0];
+            shapes[1][2..].copy_from_slice(&points);
+        }
         _ => {}
     }
     shapes
@@ -181,6 +248,8 @@ fn attempt(draws: &mut Draws) -> bool {
     let shapes = shapes(draws, &op, &ranks);
     let index_at = match op {
         Op::Gather { .. } | Op::GatherElements { .. } | Op::ScatterElements { .. } => 1,
+        Op::GatherNd { .. } | Op::ScatterNd { .. } => 1,
+        Op::RoiAlign(_) | Op::RoiAlignGrad(_) => 2,
         Op::GatherGrad { .. } => 0,
         _ => usize::MAX,
     };

@@ -141,7 +141,9 @@ fn indices() {
     let scattered = apply(from_ref(&x), |t, x| {
         let (at, updates) =
             (t.constant(array(&[2, 2], &[0i64, 0, 2, -2])), t.constant(array(&[2, 2], &[10f32, 20., 30., 40.])));
-        [false, true].map(|add| t.push(Op::ScatterElements { axis: 1, add }, &[&x[0], &at, &updates])).into()
+        [ScatterMode::Set, ScatterMode::Add]
+            .map(|mode| t.push(Op::ScatterElements { axis: 1, mode }, &[&x[0], &at, &updates]))
+            .into()
     })
     .unwrap();
     assert_is(&scattered[0], &[2, 3], &[20f32, 1., 2., 3., 40., 30.]);

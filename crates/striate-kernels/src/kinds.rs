@@ -17,6 +17,15 @@ pub enum UnaryKind {
     Reciprocal,
     Sin,
     Cos,
+    Tan,
+    Asin,
+    Acos,
+    Atan,
+    Sinh,
+    Cosh,
+    Asinh,
+    Acosh,
+    Atanh,
     Erf,
     Floor,
     Ceil,
@@ -93,6 +102,16 @@ pub enum BinaryKind {
     Xor,
     /// The remainder with the sign of the divisor (ONNX `Mod`, `fmod=0`).
     Mod,
+    /// The remainder with the sign of the dividend (C's `fmod`; ONNX `Mod`, `fmod=1`).
+    Fmod,
+    /// Bit by bit; integers and booleans only, as the other two.
+    BitAnd,
+    BitOr,
+    BitXor,
+    /// Towards the more significant bits; integers only. Bits shifted beyond the type's width are lost.
+    ShiftLeft,
+    /// Towards the less significant bits; integers only, the sign is kept.
+    ShiftRight,
 }
 
 impl BinaryKind {
@@ -100,6 +119,12 @@ impl BinaryKind {
     pub fn is_comparison(self) -> bool {
         use BinaryKind::*;
         matches!(self, Equal | NotEqual | Less | LessOrEqual | Greater | GreaterOrEqual | And | Or | Xor)
+    }
+
+    /// True where the function works on bits, which floats do not have.
+    pub fn is_bitwise(self) -> bool {
+        use BinaryKind::*;
+        matches!(self, BitAnd | BitOr | BitXor | ShiftLeft | ShiftRight)
     }
 }
 
@@ -181,6 +206,69 @@ pub struct ResizeSpec {
     pub antialias: bool,
     /// Scale factors (output per input pixel) to use in the coordinate transform instead of the ratio of sizes.
     pub scales: Option<[f64; 2]>,
+}
+
+/// How a scatter combines a written value with what is there. Names are ONNX's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ScatterMode {
+    /// The last writer (in row-major order of the indices) wins.
+    Set,
+    /// The sum.
+    Add,
+    /// The product.
+    Mul,
+    /// The greater.
+    Max,
+    /// The smaller.
+    Min,
+}
+
+/// Pooling of regions: `torchvision.ops.roi_align`, ONNX `RoiAlign`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RoiAlignSpec {
+    /// Height and width of each region's output.
+    pub out: [usize; 2],
+    /// From the regions' coordinates to those of the map.
+    pub scale: f32,
+    /// Samples a bin along each axis; 0 takes as many as the bin has pixels, rounded up.
+    pub sampling_ratio: usize,
+    /// Coordinates are shifted by half a pixel (`aligned=True`, ONNX's `half_pixel`), and regions may be smaller than a pixel.
+    pub aligned: bool,
+    /// The greatest of the samples instead of their mean. As ONNX defines it: of the products of pixels and bilinear weights.
+    pub max: bool,
+}
+
+/// How [`GridSampleSpec`] interpolates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SampleMode {
+    /// Linear along each axis.
+    Linear,
+    /// The nearest pixel, halves to even.
+    Nearest,
+    /// Keys' cubic convolution with a = -0.75.
+    Cubic,
+}
+
+/// What a sample beyond the border sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SamplePadding {
+    /// Zeros.
+    Zeros,
+    /// The nearest pixel of the border.
+    Border,
+    /// The map mirrored at its border.
+    Reflection,
+}
+
+/// Sampling at given places: `torch.nn.functional.grid_sample`, ONNX `GridSample`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GridSampleSpec {
+    /// The interpolation.
+    pub mode: SampleMode,
+    /// What lies beyond the border.
+    pub padding: SamplePadding,
+    /// -1 and 1 are the centres of the corner pixels, else their outer edges.
+    pub align_corners: bool,
 }
 
 /// What stands beyond the border.

@@ -18,6 +18,7 @@ pub mod reference;
 pub mod relayout;
 pub mod resample;
 pub mod rng;
+pub mod roi;
 pub mod simd;
 pub mod softmax;
 pub mod standardize;

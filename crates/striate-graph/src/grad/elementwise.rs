@@ -55,7 +55,14 @@ impl Rule<'_> {
                 let floor = || self.push(Op::Unary(UnaryKind::Floor), &[&self.op(Div, a, b)]);
                 (Some(dy.clone()), self.wanted(1, || self.negated(&self.op(Mul, dy, &floor()))))
             }
+            // a - b * trunc(a / b); the whole quotient is what is left of a beside its remainder.
+            Fmod => {
+                let quotient = || self.op(Div, &self.op(Sub, a, &self.y), b);
+                let whole = || self.push(Op::Unary(UnaryKind::Round), &[&quotient()]);
+                (Some(dy.clone()), self.wanted(1, || self.negated(&self.op(Mul, dy, &whole()))))
+            }
             Equal | NotEqual | Less | LessOrEqual | Greater | GreaterOrEqual | And | Or | Xor => (None, None),
+            BitAnd | BitOr | BitXor | ShiftLeft | ShiftRight => (None, None),
         };
         let sum_back = |gradient: Option<Tensor>, index: usize| {
             gradient.filter(|_| self.wants[index]).map(|gradient| self.unbroadcast(gradient, &self.inputs[index]))
@@ -111,6 +118,11 @@ impl Rule<'_> {
     pub(super) fn reduction(&self) -> Gradients {
         match &self.node.op {
             Op::Reduce { kind, axes, .. } => vec![Some(self.reduce(*kind, axes))],
+            // x[i] is in all sums from i on, so its gradient is the sum of theirs, from the other end.
+            Op::CumSum { axis, exclusive, reverse } => {
+                let op = Op::CumSum { axis: *axis, exclusive: *exclusive, reverse: !reverse };
+                vec![Some(self.push(op, &[&self.dy]))]
+            }
             // y * (dy - sum(dy * y))
             Op::Softmax { axis } => {
                 let product = self.op(BinaryKind::Mul, &self.dy, &self.y);

@@ -31,16 +31,19 @@ pub(super) fn flows(op: &Op, input: usize) -> bool {
     match op {
         Op::Detach
         | Op::ArgReduce { .. }
+        | Op::TopK { .. }
         | Op::OneHot { .. }
         | Op::MaxPool2dIndices(_)
         | Op::HostCall { backward: None, .. }
         | Op::Unary(Sign | Floor | Ceil | Round | Not) => false,
-        Op::Binary(kind) => !kind.is_comparison(),
+        Op::Binary(kind) => !kind.is_comparison() && !kind.is_bitwise(),
         Op::UnaryGrad(kind) => input == 1 || !is_piecewise_linear(*kind),
         Op::Where => input > 0,
-        Op::Gather { .. } | Op::GatherElements { .. } => input == 0,
+        Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherNd { .. } | Op::RoiAlign(_) => input == 0,
         Op::GatherGrad { .. } | Op::MaxPool2dGrad(_) => input == 1,
-        Op::ScatterElements { .. } => input != 1,
+        Op::ScatterElements { .. } | Op::ScatterNd { .. } => input != 1,
+        // Which pixel wins a maximum changes by steps.
+        Op::RoiAlignGrad(_) => input == 3,
         // What comes through the moments is inside the gradient of x.
         Op::BatchNormTraining { .. } => input < 3,
         Op::Input { .. }
@@ -50,6 +53,7 @@ pub(super) fn flows(op: &Op, input: usize) -> bool {
         | Op::Unary(_)
         | Op::Cast(_)
         | Op::Reduce { .. }
+        | Op::CumSum { .. }
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. }
         | Op::Reshape { .. }
@@ -75,6 +79,9 @@ pub(super) fn flows(op: &Op, input: usize) -> bool {
         | Op::StandardizeGrad { .. }
         | Op::Resize { .. }
         | Op::ResizeGrad { .. }
+        | Op::GridSample(_)
+        | Op::GridSampleInputGrad { .. }
+        | Op::GridSampleGridGrad(_)
         | Op::HostCall { backward: Some(_), .. }
         | Op::HostOutput { .. }
         | Op::Update { .. }

@@ -43,6 +43,22 @@ impl Rule<'_> {
             }
             Op::Resize { spec, .. } => vec![Some(self.push(Op::ResizeGrad { spec: *spec, input: map(x) }, &[dy]))],
             Op::ResizeGrad { spec, .. } => vec![Some(self.push(Op::Resize { spec: *spec, out: map(x) }, &[dy]))],
+            Op::RoiAlign(spec) => {
+                let (regions, batch) = (&self.inputs[1], &self.inputs[2]);
+                vec![Some(self.push(Op::RoiAlignGrad(*spec), &[x, regions, batch, dy])), None, None]
+            }
+            // Linear in its dy, where it is a mean.
+            Op::RoiAlignGrad(spec) => {
+                let (regions, batch) = (&self.inputs[1], &self.inputs[2]);
+                vec![None, None, None, Some(self.push(Op::RoiAlign(*spec), &[dy, regions, batch]))]
+            }
+            Op::GridSample(spec) => {
+                let grid = &self.inputs[1];
+                let input = x.shape()[2..].to_vec();
+                let dx = || self.push(Op::GridSampleInputGrad { spec: *spec, input }, &[grid, dy]);
+                let dgrid = || self.push(Op::GridSampleGridGrad(*spec), &[x, grid, dy]);
+                vec![self.wanted(0, dx), self.wanted(1, dgrid)]
+            }
             _ => vec![None; self.inputs.len()],
         }
     }

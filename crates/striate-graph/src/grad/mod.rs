@@ -5,12 +5,13 @@
 
 mod elementwise;
 mod flow;
+mod index;
 mod maps;
 mod movement;
 mod norm;
 mod second;
 
-use crate::{DType, Error, Node, NodeId, Op, Origin, Result, ShapeError, Tensor, Trace};
+use crate::{DType, Error, Node, NodeId, Op, Origin, Result, RoiAlignSpec, ShapeError, Tensor, Trace};
 use flow::{flows, needed};
 use std::collections::HashMap;
 
@@ -205,7 +206,7 @@ impl Rule<'_> {
     fn gradients(&self) -> Result<Gradients> {
         match &self.node.op {
             Op::Unary(_) | Op::Binary(_) | Op::Where | Op::Cast(_) => Ok(self.elementwise()),
-            Op::Reduce { .. } | Op::Softmax { .. } | Op::LogSoftmax { .. } => Ok(self.reduction()),
+            Op::Reduce { .. } | Op::CumSum { .. } | Op::Softmax { .. } | Op::LogSoftmax { .. } => Ok(self.reduction()),
             Op::Reshape { .. }
             | Op::Transpose { .. }
             | Op::Expand { .. }
@@ -215,9 +216,10 @@ impl Rule<'_> {
             | Op::Pad { .. }
             | Op::PadGrad { .. }
             | Op::Gather { .. }
-            | Op::GatherGrad { .. }
-            | Op::GatherElements { .. }
-            | Op::ScatterElements { .. } => Ok(self.movement()),
+            | Op::GatherGrad { .. } => Ok(self.movement()),
+            Op::GatherElements { .. } | Op::ScatterElements { .. } | Op::GatherNd { .. } | Op::ScatterNd { .. } => {
+                Ok(self.indexed())
+            }
             Op::MatMul { .. }
             | Op::Conv2d(_)
             | Op::Conv2dInputGrad { .. }
@@ -226,13 +228,17 @@ impl Rule<'_> {
             | Op::AvgPool2d { .. }
             | Op::AvgPool2dGrad { .. }
             | Op::Resize { .. }
-            | Op::ResizeGrad { .. } => Ok(self.maps()),
+            | Op::ResizeGrad { .. }
+            | Op::RoiAlign(_)
+            | Op::RoiAlignGrad(RoiAlignSpec { max: false, .. })
+            | Op::GridSample(_) => Ok(self.maps()),
             Op::Moments | Op::BatchNorm { .. } | Op::BatchNormTraining { .. } | Op::Standardize { .. } => {
                 Ok(self.norm())
             }
             Op::HostCall { backward: Some(name), .. } => Ok(self.host_call(name)),
             Op::Detach
             | Op::ArgReduce { .. }
+            | Op::TopK { .. }
             | Op::OneHot { .. }
             | Op::MaxPool2dIndices(_)
             | Op::HostCall { backward: None, .. } => Ok(vec![None; self.inputs.len()]),
@@ -241,6 +247,9 @@ impl Rule<'_> {
             Op::BatchNormGradSums { .. }
             | Op::BatchNormInputGrad { .. }
             | Op::StandardizeGrad { .. }
+            | Op::RoiAlignGrad(_)
+            | Op::GridSampleInputGrad { .. }
+            | Op::GridSampleGridGrad(_)
             | Op::Update { .. }
             | Op::HostOutput { .. }
             | Op::Input { .. }

@@ -34,18 +34,8 @@ impl Rule<'_> {
                 vec![Some(self.push(op, &[&self.inputs[1], dy])), None]
             }
             Op::GatherGrad { axis, .. } => vec![None, Some(self.push(Op::Gather { axis: *axis }, &[dy, x]))],
-            Op::GatherElements { axis } => {
-                let zeros = self.zeros(x);
-                let op = Op::ScatterElements { axis: *axis, add: true };
-                vec![Some(self.push(op, &[&zeros, &self.inputs[1], dy])), None]
-            }
-            Op::ScatterElements { axis, add } => self.scatter(*axis, *add),
             _ => vec![None; self.inputs.len()],
         }
-    }
-
-    fn zeros(&self, like: &Tensor) -> Tensor {
-        self.push(Op::Expand { shape: like.shape() }, &[&like.scalar_like(0.0)])
     }
 
     fn concat(&self, axis: usize) -> Gradients {
@@ -60,18 +50,6 @@ impl Rule<'_> {
             gradients.push(self.wanted(index, || self.push(op, &[&self.dy])));
         }
         gradients
-    }
-
-    /// What was overwritten gets nothing. An element written twice keeps the last: its earlier writers would get too much,
-    /// so indices must be distinct where a gradient is taken, as PyTorch asks too.
-    fn scatter(&self, axis: usize, add: bool) -> Gradients {
-        let (indices, updates) = (&self.inputs[1], &self.inputs[2]);
-        let kept = || {
-            let zeros = self.zeros(updates);
-            self.push(Op::ScatterElements { axis, add: false }, &[&self.dy, indices, &zeros])
-        };
-        let data = if add { Some(self.dy.clone()) } else { self.wanted(0, kept) };
-        vec![data, None, self.wanted(2, || self.push(Op::GatherElements { axis }, &[&self.dy, indices]))]
     }
 
     /// Sum over axes, which disappear.

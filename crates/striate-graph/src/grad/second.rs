@@ -27,6 +27,15 @@ pub(super) fn is_piecewise_linear(kind: UnaryKind) -> bool {
         | Reciprocal
         | Sin
         | Cos
+        | Tan
+        | Asin
+        | Acos
+        | Atan
+        | Sinh
+        | Cosh
+        | Asinh
+        | Acosh
+        | Atanh
         | Erf
         | Elu { .. }
         | Selu

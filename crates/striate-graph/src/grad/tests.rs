@@ -89,6 +89,10 @@ fn unary_cases() -> Vec<Case> {
         Square,
         Sin,
         Cos,
+        Atan,
+        Sinh,
+        Cosh,
+        Asinh,
         Erf,
         Relu,
         LeakyRelu { slope: 0.1 },
@@ -112,7 +116,9 @@ fn unary_cases() -> Vec<Case> {
     ];
     let positive = [Log, Sqrt, Rsqrt, Reciprocal, PowConst { exponent: 0.5 }];
     let unary = |kind: UnaryKind, range| case("unary", &[&[17]], range, move |_, x| x[0].unary(kind));
-    both.map(|k| unary(k, (-3.9, 4.1))).into_iter().chain(positive.map(|k| unary(k, (0.3, 3.0)))).collect()
+    let both = both.map(|k| unary(k, (-3.9, 4.1))).into_iter();
+    let unit = [Tan, Asin, Acos, Atanh].map(|k| unary(k, (-0.9, 0.9)));
+    both.chain(positive.map(|k| unary(k, (0.3, 3.0)))).chain(unit).chain([unary(Acosh, (1.2, 3.0))]).collect()
 }
 
 fn binary_cases() -> Vec<Case> {
@@ -125,7 +131,10 @@ fn binary_cases() -> Vec<Case> {
         let zero = x[0].scalar_like(0.0);
         x[1].where_(&x[0].gt(&zero), &x[2])
     }));
-    cases.push(case("mod", &[&[5], &[1]], (1.0, 4.0), |_, x| x[0].binary(Mod, &x[1])));
+    for kind in [Mod, Fmod] {
+        cases.push(case("mod", &[&[5], &[1]], (1.0, 4.0), move |_, x| x[0].binary(kind, &x[1])));
+        cases.push(case("mod of negatives", &[&[5], &[1]], (-4.0, -1.0), move |_, x| x[0].binary(kind, &x[1])));
+    }
     cases
 }
 
@@ -166,12 +175,6 @@ fn movement_cases() -> Vec<Case> {
             x[0].gather(1, &indices(t, &[2, 3], vec![3, 0, 3, 1, 1, 2]))
         }),
     ];
-    for add in [false, true] {
-        cases.push(case("scatter", &[&[2, 4], &[2, 2]], range, move |t, x| {
-            let at = indices(t, &[2, 2], vec![3, 0, 1, 2]);
-            t.push(Op::ScatterElements { axis: 1, add }, &[&x[0], &at, &x[1]])
-        }));
-    }
     for mode in [PadMode::Constant(2.0), PadMode::Reflect, PadMode::Replicate, PadMode::Circular] {
         cases.push(case("pad", &[&[1, 2, 4, 5]], range, move |_, x| x[0].pad(&[2, 1, 1, 3], mode)));
         cases.push(case("pad_grad", &[&[6, 7]], range, move |t, x| {
@@ -179,6 +182,81 @@ fn movement_cases() -> Vec<Case> {
         }));
     }
     cases.push(case("negative pad", &[&[4, 5]], range, |_, x| x[0].pad(&[-1, 2, 1, -2], PadMode::Constant(0.0))));
+    cases
+}
+
+fn indexed_cases() -> Vec<Case> {
+    use ScatterMode::*;
+    let range = (-1.0, 1.0);
+    let indices =
+        |trace: &Trace, shape: &[usize], values: Vec<i64>| trace.constant(Array::from_vec(shape, values).unwrap());
+    let mut cases = Vec::new();
+    for largest in [false, true] {
+        cases.push(case("top k", &[&[3, 5, 2]], range, move |_, x| x[0].topk(2, 1, largest).0.square()));
+    }
+    for (exclusive, reverse) in [(false, false), (true, false), (false, true), (true, true)] {
+        cases.push(case("cumsum", &[&[2, 5, 3]], range, move |t, x| {
+            t.push(Op::CumSum { axis: 1, exclusive, reverse }, &[&x[0]]).square()
+        }));
+    }
+    cases.push(case("gather nd", &[&[2, 3, 4]], range, move |t, x| {
+        t.push(Op::GatherNd { batch_dims: 0 }, &[&x[0], &indices(t, &[3, 2], vec![0, -1, 1, 0, 0, 2])]).square()
+    }));
+    cases.push(case("gather nd of batches", &[&[2, 3, 4, 2]], range, move |t, x| {
+        let at = indices(t, &[2, 3, 2, 1], vec![0, -1, 1, 3, 0, 0, 2, 2, 1, 0, 3, 1]);
+        t.push(Op::GatherNd { batch_dims: 2 }, &[&x[0], &at]).square()
+    }));
+    for mode in [Set, Add, Mul, Max, Min] {
+        cases.push(case("scatter", &[&[2, 4], &[2, 2]], range, move |t, x| {
+            x[0].scatter(1, &indices(t, &[2, 2], vec![3, 0, 1, 2]), &x[1], mode).square()
+        }));
+        cases.push(case("scatter nd", &[&[3, 4], &[2, 4]], range, move |t, x| {
+            t.push(Op::ScatterNd { mode }, &[&x[0], &indices(t, &[2, 1], vec![2, 0]), &x[1]]).square()
+        }));
+    }
+    for mode in [Add, Mul, Max, Min] {
+        cases.push(case("scatter twice", &[&[3, 2], &[3, 2]], range, move |t, x| {
+            t.push(Op::ScatterNd { mode }, &[&x[0], &indices(t, &[3, 1], vec![2, 0, 2]), &x[1]]).square()
+        }));
+    }
+    // A zero among the factors, which no division may meet.
+    cases.push(case("scatter with a zero", &[&[2], &[3]], range, move |t, x| {
+        let kept = t.constant(Array::from_vec([3], vec![1f32, 0.0, 1.0]).unwrap());
+        let updates = x[1].binary(BinaryKind::Mul, &kept);
+        x[0].scatter(0, &indices(t, &[3], vec![1, 1, 0]), &updates, Mul).square()
+    }));
+    cases
+}
+
+fn sampling_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (aligned, sampling_ratio, max) in [(true, 2, false), (false, 0, false), (true, 0, true), (false, 3, true)] {
+        let spec = RoiAlignSpec { out: [3, 2], scale: 0.5, sampling_ratio, aligned, max };
+        cases.push(case("roi align", &[&[2, 2, 6, 7]], (-1.0, 1.0), move |t, x| {
+            let regions = vec![0.0f32, 1.0, 9.3, 8.1, -4.0, 2.2, 3.0, 20.0, 5.1, 5.2, 5.3, 5.4];
+            let regions = t.constant(Array::from_vec([3, 4], regions).unwrap());
+            let batch = t.constant(Array::from_vec([3], vec![1i64, 0, 1]).unwrap());
+            let y = x[0].roi_align(&regions, &batch, spec);
+            if max {
+                return y.square();
+            }
+            let back = t.push(Op::RoiAlignGrad(spec), &[&x[0], &regions, &batch, &y.square()]);
+            Tensor::cat(&[&y.flatten(0, -1), &back.flatten(0, -1)], 0)
+        }));
+    }
+    for mode in [SampleMode::Linear, SampleMode::Nearest, SampleMode::Cubic] {
+        for padding in [SamplePadding::Zeros, SamplePadding::Border, SamplePadding::Reflection] {
+            for align_corners in [false, true] {
+                let spec = GridSampleSpec { mode, padding, align_corners };
+                let build = move |_: &Trace, x: &[Tensor]| x[0].grid_sample(&x[1], spec).square();
+                cases.push(case("grid sample", &[&[2, 2, 4, 5], &[2, 3, 4, 2]], (-1.4, 1.3), build));
+            }
+        }
+    }
+    let spec = GridSampleSpec { mode: SampleMode::Linear, padding: SamplePadding::Zeros, align_corners: false };
+    cases.push(case("grid sample of volumes", &[&[1, 2, 3, 4, 2], &[1, 2, 2, 3, 3]], (-1.1, 0.9), move |_, x| {
+        x[0].grid_sample(&x[1], spec).square()
+    }));
     cases
 }
 
@@ -283,6 +361,8 @@ fn every_rule_agrees_with_finite_differences() {
         binary_cases(),
         reduce_cases(),
         movement_cases(),
+        indexed_cases(),
+        sampling_cases(),
         convolution_cases(),
         map_cases(),
         norm_cases(),

@@ -3,9 +3,10 @@
 use super::lower::Lowering;
 use super::step::Kernel;
 use super::value::{Layout, Place, ValueId, layouts_coincide, may_be_channels_last, memory_axes};
-use crate::{BinaryKind, Node, NodeId, Op, ReduceKind, Shape, UnaryKind, Windows};
+use crate::{BinaryKind, DType, Node, NodeId, Op, ReduceKind, RoiAlignSpec, Shape, UnaryKind, Windows};
 use striate_kernels::elementwise::BinaryShape;
 use striate_kernels::reduce::{ReduceShape, reduces};
+use striate_kernels::reference::RoiAlignShape;
 
 impl Lowering<'_> {
     /// Lowers a node to a fast step; false where there is none.
@@ -40,6 +41,7 @@ impl Lowering<'_> {
             Op::AvgPool2d { .. } | Op::AvgPool2dGrad { .. } | Op::Resize { .. } | Op::ResizeGrad { .. } => {
                 self.resample(id, node)
             }
+            Op::RoiAlign(spec) => self.roi_align(id, node, *spec),
             Op::Softmax { axis } => self.softmax(id, node, (*axis, false)),
             Op::LogSoftmax { axis } => self.softmax(id, node, (*axis, true)),
             Op::Standardize { eps } | Op::StandardizeGrad { eps } => self.standardize(id, node, *eps),
@@ -48,6 +50,21 @@ impl Lowering<'_> {
             }
             _ => false,
         }
+    }
+
+    /// Means of regions of NHWC.
+    fn roi_align(&mut self, id: NodeId, node: &Node, spec: RoiAlignSpec) -> bool {
+        let x = self.shape_of(node.inputs[0]).clone();
+        if spec.max || node.shape.numel() == 0 || x.numel() == 0 || self.graph.node(node.inputs[2]).dtype != DType::I64
+        {
+            return false;
+        }
+        let shape = RoiAlignShape { n: x[0], channels: x[1], input: [x[2], x[3]], regions: node.shape[0] };
+        let x = self.get(node.inputs[0], Layout::ChannelsLast);
+        let others = node.inputs[1..].iter().map(|input| self.get(*input, Layout::Rows)).collect::<Vec<_>>();
+        let y = self.result(id, Layout::ChannelsLast);
+        self.step(Kernel::RoiAlign { spec: Box::new(spec), shape }, [vec![x], others].concat(), vec![y]);
+        true
     }
 
     /// Channels-last where the value can be.

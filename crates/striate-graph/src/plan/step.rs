@@ -2,12 +2,13 @@
 
 use super::packed::Packed;
 use super::value::ValueId;
-use crate::{BinaryKind, DType, Node, RandomKind, ReduceKind, Shape, UnaryKind, UpdateKind};
+use crate::{BinaryKind, DType, Node, RandomKind, ReduceKind, RoiAlignSpec, Shape, UnaryKind, UpdateKind};
 use std::sync::Arc;
 use striate_kernels::conv::{Activation, ForwardPlan, InputGradPlan, WeightGradPlan};
 use striate_kernels::elementwise::BinaryShape;
 use striate_kernels::pool::MaxPoolPlan;
 use striate_kernels::reduce::ReduceShape;
+use striate_kernels::reference::RoiAlignShape;
 use striate_kernels::relayout::Strided;
 use striate_kernels::resample::ResamplePlan;
 
@@ -64,6 +65,8 @@ pub(crate) enum Kernel {
     MaxPoolGrad(Box<MaxPoolPlan>),
     /// Average pooling, resizing, or the gradient of one. x → y
     Resample(Box<ResamplePlan>),
+    /// x, regions, batch → y
+    RoiAlign { spec: Box<RoiAlignSpec>, shape: RoiAlignShape },
     /// Softmax or its logarithm. x → y
     Softmax { shape: ReduceShape, log: bool },
     /// x, [dy] → y or dx
@@ -199,6 +202,7 @@ impl Kernel {
             Kernel::MaxPool(_) => "max pool".into(),
             Kernel::MaxPoolGrad(_) => "gradient of max pool".into(),
             Kernel::Resample(_) => "resample".into(),
+            Kernel::RoiAlign { .. } => "roi align".into(),
             Kernel::Softmax { log: false, .. } => "softmax".into(),
             Kernel::Softmax { log: true, .. } => "log softmax".into(),
             Kernel::Standardize { backward: false, .. } => "standardize".into(),

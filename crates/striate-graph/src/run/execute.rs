@@ -7,14 +7,16 @@ use crate::host::call_host_function;
 use crate::plan::packed::Contents;
 use crate::plan::step::{Bias, ConvKernel, Kernel, NormMask, Recipe, Source, Step, Weights};
 use crate::plan::value::{Layout, Place, Value, ValueId};
-use crate::{Array, Buffer, DType, Error, Parameter, Program, RandomKind, Result, UpdateKind};
+use crate::{Array, Buffer, DType, Error, Parameter, Program, RandomKind, Result, RoiAlignSpec, UpdateKind};
 use striate_kernels::conv::{Epilogue, ForwardArgs, GradEpilogue};
 use striate_kernels::elementwise;
 use striate_kernels::mem::AlignedBuf;
 use striate_kernels::norm::{self, ApplyArgs, Mask, NormGrad};
 use striate_kernels::optim::{UpdateArgs, update};
 use striate_kernels::reduce::reduce;
+use striate_kernels::reference::RoiAlignShape;
 use striate_kernels::relayout::{copy_strided, transpose};
+use striate_kernels::roi::roi_align;
 use striate_kernels::simd::Isa;
 use striate_kernels::softmax::softmax;
 use striate_kernels::standardize::{standardize, standardize_grad};
@@ -371,6 +373,7 @@ fn run_simple_kernel(reach: &Reach, step: &Step) -> Result<()> {
         Kernel::MaxPool(plan) => plan.forward(team, isa, read(0)?, write(0)?),
         Kernel::MaxPoolGrad(plan) => plan.backward(team, isa, (read(0)?, read(1)?), write(0)?),
         Kernel::Resample(plan) => plan.run(team, isa, read(0)?, write(0)?),
+        Kernel::RoiAlign { spec, shape } => run_roi_align(reach, step, spec, *shape)?,
         Kernel::Softmax { shape, log } => softmax(team, isa, (*shape, *log), read(0)?, write(0)?),
         Kernel::Standardize { len, eps, backward: false } => {
             standardize(team, isa, (*len, *eps), read(0)?, write(0)?);
@@ -380,6 +383,15 @@ fn run_simple_kernel(reach: &Reach, step: &Step) -> Result<()> {
         }
         _ => run_norm_kernel(reach, step)?,
     }
+    Ok(())
+}
+
+fn run_roi_align(reach: &Reach, step: &Step, spec: &RoiAlignSpec, shape: RoiAlignShape) -> Result<()> {
+    let (x, regions, y) = (reach.read(step.reads[0])?, reach.read(step.reads[1])?, reach.write(step.writes[0])?);
+    let batch = reach.array(step.reads[2])?;
+    let batch = batch.as_slice::<i64>().ok_or_else(|| Error::Internal("the maps of regions are not i64".into()))?;
+    super::interpreter::check_maps(batch, shape.n)?;
+    roi_align((reach.team, reach.isa), spec, shape, (x, regions, batch), y);
     Ok(())
 }
 

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::sync::Arc;
 use striate_graph::{
-    AvgDivisor, BinaryKind, ConvAttrs, DType, Interpolation, Op, PadMode, RandomKind, ReduceKind, ResizeSpec, Shape,
-    UnaryKind, UpdateKind, Windows,
+    AvgDivisor, BinaryKind, ConvAttrs, DType, GridSampleSpec, Interpolation, Op, PadMode, RandomKind, ReduceKind,
+    ResizeSpec, RoiAlignSpec, SampleMode, SamplePadding, ScatterMode, Shape, UnaryKind, UpdateKind, Windows,
 };
 
 /// An f32; JSON has no infinities, so those are words.
@@ -123,6 +123,15 @@ enum UnaryMirror {
     Reciprocal,
     Sin,
     Cos,
+    Tan,
+    Asin,
+    Acos,
+    Atan,
+    Sinh,
+    Cosh,
+    Asinh,
+    Acosh,
+    Atanh,
     Erf,
     Floor,
     Ceil,
@@ -196,6 +205,12 @@ enum BinaryMirror {
     Or,
     Xor,
     Mod,
+    Fmod,
+    BitAnd,
+    BitOr,
+    BitXor,
+    ShiftLeft,
+    ShiftRight,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -256,6 +271,53 @@ enum PadMirror {
     Reflect,
     Replicate,
     Circular,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "ScatterMode")]
+enum ScatterMirror {
+    Set,
+    Add,
+    Mul,
+    Max,
+    Min,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "RoiAlignSpec")]
+struct RoiAlignMirror {
+    out: [usize; 2],
+    #[serde(with = "number")]
+    scale: f32,
+    sampling_ratio: usize,
+    aligned: bool,
+    max: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "SampleMode")]
+enum SampleMirror {
+    Linear,
+    Nearest,
+    Cubic,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "SamplePadding")]
+enum SamplePaddingMirror {
+    Zeros,
+    Border,
+    Reflection,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "GridSampleSpec")]
+struct GridSampleMirror {
+    #[serde(with = "SampleMirror")]
+    mode: SampleMode,
+    #[serde(with = "SamplePaddingMirror")]
+    padding: SamplePadding,
+    align_corners: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -363,6 +425,16 @@ pub(super) enum OpMirror {
         axis: usize,
         keepdims: bool,
     },
+    TopK {
+        axis: usize,
+        k: usize,
+        largest: bool,
+    },
+    CumSum {
+        axis: usize,
+        exclusive: bool,
+        reverse: bool,
+    },
     Softmax {
         axis: usize,
     },
@@ -416,7 +488,15 @@ pub(super) enum OpMirror {
     },
     ScatterElements {
         axis: usize,
-        add: bool,
+        #[serde(with = "ScatterMirror")]
+        mode: ScatterMode,
+    },
+    GatherNd {
+        batch_dims: usize,
+    },
+    ScatterNd {
+        #[serde(with = "ScatterMirror")]
+        mode: ScatterMode,
     },
     OneHot {
         depth: usize,
@@ -487,6 +567,15 @@ pub(super) enum OpMirror {
         spec: ResizeSpec,
         input: [usize; 2],
     },
+    RoiAlign(#[serde(with = "RoiAlignMirror")] RoiAlignSpec),
+    RoiAlignGrad(#[serde(with = "RoiAlignMirror")] RoiAlignSpec),
+    GridSample(#[serde(with = "GridSampleMirror")] GridSampleSpec),
+    GridSampleInputGrad {
+        #[serde(with = "GridSampleMirror")]
+        spec: GridSampleSpec,
+        input: Vec<usize>,
+    },
+    GridSampleGridGrad(#[serde(with = "GridSampleMirror")] GridSampleSpec),
     HostCall {
         #[serde(with = "text")]
         name: Arc<str>,

@@ -1,6 +1,6 @@
 //! Layers in evaluation mode, in many ways each.
 
-use striate_graph::{Array, BinaryKind, DType, Op, ReduceKind, Tensor, UnaryKind};
+use striate_graph::{Array, BinaryKind, DType, Op, ReduceKind, ScatterMode, Tensor, UnaryKind};
 use striate_nn::*;
 
 /// A net to be written, and the shape of one sample.
@@ -359,12 +359,12 @@ fn functions(t: &mut Table) {
     });
     t.map("scatter", &[5], |x| {
         let indices = x.trace().constant(Array::from_vec([1, 2], vec![4i64, 1]).expect("two"));
-        let op = Op::ScatterElements { axis: 1, add: false };
+        let op = Op::ScatterElements { axis: 1, mode: ScatterMode::Set };
         x.trace().push(op, &[x, &indices.expand([x.size(0), 2]), &x.narrow(1, 0, 2)])
     });
     t.map("scatter add", &[5], |x| {
         let indices = x.trace().constant(Array::from_vec([1, 2], vec![1i64, 1]).expect("two"));
-        let op = Op::ScatterElements { axis: 1, add: true };
+        let op = Op::ScatterElements { axis: 1, mode: ScatterMode::Add };
         x.trace().push(op, &[x, &indices.expand([x.size(0), 2]), &x.narrow(1, 0, 2)])
     });
     t.needs_opset(16);

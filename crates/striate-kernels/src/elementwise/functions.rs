@@ -2,7 +2,7 @@
 use super::loops::{Pair, map1, map2};
 use crate::conv::Activation;
 use crate::kinds::{BinaryKind, UnaryKind};
-use crate::reference::{SELU_ALPHA, SELU_SCALE, reference_binary_element};
+use crate::reference::{SELU_ALPHA, SELU_SCALE, reference_binary_element, reference_unary, reference_unary_grad};
 use crate::simd::{Simd, math};
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
@@ -153,6 +153,9 @@ pub(crate) unsafe fn unary_loop<S: Simd>(s: S, kind: UnaryKind, n: usize, x: *co
         Reciprocal => each!(|v| s.div(one, v)),
         Sin => each!(|v| lanewise(s, v, f32::sin)),
         Cos => each!(|v| lanewise(s, v, f32::cos)),
+        Tan | Asin | Acos | Atan | Sinh | Cosh | Asinh | Acosh | Atanh => {
+            each!(|v| lanewise(s, v, |x| reference_unary(kind, x)))
+        }
         Erf => each!(|v| math::erf(s, v)),
         Floor => each!(|v| s.floor(v)),
         Ceil => each!(|v| s.neg(s.floor(s.neg(v)))),
@@ -247,6 +250,9 @@ unsafe fn curved_grad_loop<S: Simd>(s: S, kind: UnaryKind, n: usize, pair: Pair,
     match kind {
         Sin => each!(|x, g| s.mul(g, lanewise(s, x, f32::cos))),
         Cos => each!(|x, g| s.mul(g, lanewise(s, x, |v| -v.sin()))),
+        Tan | Asin | Acos | Atan | Sinh | Cosh | Asinh | Acosh | Atanh => {
+            each!(|x, g| s.mul(g, lanewise(s, x, |v| reference_unary_grad(kind, v, 1.0))))
+        }
         Erf => each!(|x, g| s.mul(g, s.mul(s.splat(FRAC_2_SQRT_PI), math::exp(s, s.neg(s.mul(x, x)))))),
         Elu { alpha } => each!(|x, g| s.mul(g, elu_slope(s, x, alpha, 1.0))),
         Selu => each!(|x, g| s.mul(g, s.mul(s.splat(SELU_SCALE as f32), elu_slope(s, x, SELU_ALPHA as f32, 1.0)))),
@@ -331,6 +337,9 @@ pub(crate) unsafe fn binary_loop<S: Simd>(s: S, kind: BinaryKind, n: usize, pair
             let truth = s.select(s.eq(b, zero), zero, one);
             s.select(s.eq(a, zero), truth, s.sub(one, truth))
         }),
-        Mod => each!(|a, b| lanewise2(s, a, b, |x, y| reference_binary_element(Mod, x, y))),
+        // Bitwise kinds have no meaning for floats; the reference gives 0.
+        Mod | Fmod | BitAnd | BitOr | BitXor | ShiftLeft | ShiftRight => {
+            each!(|a, b| lanewise2(s, a, b, |x, y| reference_binary_element(kind, x, y)))
+        }
     }
 }

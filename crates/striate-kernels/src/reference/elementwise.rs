@@ -50,6 +50,15 @@ fn unary_f64(kind: UnaryKind, x: f64) -> f64 {
         Reciprocal => 1.0 / x,
         Sin => x.sin(),
         Cos => x.cos(),
+        Tan => x.tan(),
+        Asin => x.asin(),
+        Acos => x.acos(),
+        Atan => x.atan(),
+        Sinh => x.sinh(),
+        Cosh => x.cosh(),
+        Asinh => x.asinh(),
+        Acosh => x.acosh(),
+        Atanh => x.atanh(),
         Erf => reference_erf(x),
         Floor => x.floor(),
         Ceil => x.ceil(),
@@ -113,6 +122,15 @@ fn slope_f64(kind: UnaryKind, x: f64) -> Option<f64> {
         Reciprocal => -1.0 / (x * x),
         Sin => x.cos(),
         Cos => -x.sin(),
+        Tan => 1.0 + x.tan() * x.tan(),
+        Asin => 1.0 / ((1.0 - x) * (1.0 + x)).sqrt(),
+        Acos => -1.0 / ((1.0 - x) * (1.0 + x)).sqrt(),
+        Atan => 1.0 / (1.0 + x * x),
+        Sinh => x.cosh(),
+        Cosh => x.sinh(),
+        Asinh => 1.0 / (1.0 + x * x).sqrt(),
+        Acosh => 1.0 / ((x - 1.0) * (x + 1.0)).sqrt(),
+        Atanh => 1.0 / ((1.0 - x) * (1.0 + x)),
         Erf => std::f64::consts::FRAC_2_SQRT_PI * (-x * x).exp(),
         Relu if x <= 0.0 => return None,
         Relu => 1.0,
@@ -175,6 +193,7 @@ pub fn reference_binary_element<T: Float>(kind: BinaryKind, x: T, y: T) -> T {
             let r = x % y;
             if r != T::ZERO && (r < T::ZERO) != (y < T::ZERO) { r + y } else { r }
         }
+        Fmod => x % y,
         _ if reference_compare(kind, x, y) => T::ONE,
         _ => T::ZERO,
     }
@@ -194,12 +213,13 @@ pub fn reference_compare<T: PartialOrd + Default>(kind: BinaryKind, x: T, y: T) 
         And => truth(&x) && truth(&y),
         Or => truth(&x) || truth(&y),
         Xor => truth(&x) != truth(&y),
-        Add | Sub | Mul | Div | Pow | Min | Max | Mod => false,
+        Add | Sub | Mul | Div | Pow | Min | Max | Mod | Fmod => false,
+        BitAnd | BitOr | BitXor | ShiftLeft | ShiftRight => false,
     }
 }
 
 /// One element of a binary operation on integers: wrapping; `Div` truncates as ONNX; division by 0 gives 0; a negative power
-/// truncates towards 0.
+/// truncates towards 0; a shift by less than 0 or more than 63 leaves nothing but the sign.
 pub fn reference_binary_element_i64(kind: BinaryKind, x: i64, y: i64) -> i64 {
     use BinaryKind::*;
     match kind {
@@ -221,6 +241,13 @@ pub fn reference_binary_element_i64(kind: BinaryKind, x: i64, y: i64) -> i64 {
             let r = x.wrapping_rem(y);
             if r != 0 && (r < 0) != (y < 0) { r + y } else { r }
         }
+        Fmod if y == 0 => 0,
+        Fmod => x.wrapping_rem(y),
+        BitAnd => x & y,
+        BitOr => x | y,
+        BitXor => x ^ y,
+        ShiftLeft => u32::try_from(y).ok().and_then(|by| x.checked_shl(by)).unwrap_or(0),
+        ShiftRight => x >> u32::try_from(y).unwrap_or(63).min(63),
         _ => i64::from(reference_compare(kind, x, y)),
     }
 }
@@ -246,7 +273,7 @@ mod tests {
     use super::*;
 
     /// Every kind once, with parameters that are not defaults.
-    const KINDS: [UnaryKind; 36] = {
+    const KINDS: [UnaryKind; 45] = {
         use UnaryKind::*;
         [
             Neg,
@@ -260,6 +287,15 @@ mod tests {
             Reciprocal,
             Sin,
             Cos,
+            Tan,
+            Asin,
+            Acos,
+            Atan,
+            Sinh,
+            Cosh,
+            Asinh,
+            Acosh,
+            Atanh,
             Erf,
             Floor,
             Ceil,
@@ -334,6 +370,13 @@ mod tests {
             [(-7, 2), (i64::MIN, -1), (1, 0)].map(|(a, b)| reference_binary_element_i64(Div, a, b)),
             [-3, i64::MIN, 0]
         );
+        let out =
+            [(5, 3), (-5, 3), (5, -3), (i64::MIN, -1), (1, 0)].map(|(a, b)| reference_binary_element_i64(Fmod, a, b));
+        assert_eq!(out, [2, -2, 2, 0, 0]);
+        assert_eq!(reference_binary_element(Fmod, -5.5f32, 2.0), -1.5);
+        assert_eq!([BitAnd, BitOr, BitXor].map(|k| reference_binary_element_i64(k, 12, 10)), [8, 14, 6]);
+        assert_eq!([1, 64, -1].map(|by| reference_binary_element_i64(ShiftLeft, 3, by)), [6, 0, 0]);
+        assert_eq!([1, 64, -1].map(|by| reference_binary_element_i64(ShiftRight, -8, by)), [-4, -1, -1]);
         assert_eq!([(-1, -3), (2, -1), (3, 4)].map(|(a, b)| reference_binary_element_i64(Pow, a, b)), [-1, 0, 81]);
         assert!(reference_binary_element(Max, 1.0f32, f32::NAN).is_nan());
         assert!(reference_compare(NotEqual, f32::NAN, f32::NAN) && !reference_compare(Equal, f32::NAN, f32::NAN));

@@ -31,15 +31,6 @@ impl fmt::Display for IndexError {
 
 impl std::error::Error for IndexError {}
 
-/// How `scatter_elements` combines with what is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ScatterMode {
-    /// The last writer (in row-major order of the indices) wins.
-    Set,
-    /// Adds.
-    Add,
-}
-
 /// Row-major strides in elements.
 pub fn strides_of(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];
@@ -208,7 +199,7 @@ pub fn reference_concat<T: Copy>(inputs: &[View<'_, T>], axis: usize, out: &mut 
     }
 }
 
-fn resolve(index: i64, position: usize, size: usize) -> Result<usize, IndexError> {
+pub(super) fn resolve(index: i64, position: usize, size: usize) -> Result<usize, IndexError> {
     let resolved = if index < 0 { index + size as i64 } else { index };
     if (0..size as i64).contains(&resolved) { Ok(resolved as usize) } else { Err(IndexError { position, index, size }) }
 }
@@ -296,26 +287,21 @@ pub fn reference_gather_elements<T: Copy>(
     Ok(())
 }
 
-/// `out[i, indices[i, j, k], k] = (or +=) updates[i, j, k]` (for axis 1), in row-major order of the indices, into what `out`
-/// (of shape `shape`) already holds.
+/// `out[i, at, k] = combine(out[i, at, k], updates[i, j, k])` with `at = indices[i, j, k]` (for axis 1), in row-major order of
+/// the indices, into what `out` (of shape `shape`) already holds.
 ///
 /// # Errors
 /// If an index lies outside of the axis; then nothing is written.
-pub fn reference_scatter_elements<T>(
+pub fn reference_scatter_elements<T: Copy>(
     shape: &[usize],
-    (axis, mode): (usize, ScatterMode),
+    axis: usize,
     indices: View<'_, i64>,
     updates: &[T],
+    combine: impl Fn(T, T) -> T,
     out: &mut [T],
-) -> Result<(), IndexError>
-where
-    T: Copy + std::ops::Add<Output = T>,
-{
+) -> Result<(), IndexError> {
     for (offset, &update) in element_offsets(shape, axis, indices)?.into_iter().zip(updates) {
-        out[offset] = match mode {
-            ScatterMode::Set => update,
-            ScatterMode::Add => out[offset] + update,
-        };
+        out[offset] = combine(out[offset], update);
     }
     Ok(())
 }
@@ -385,9 +371,9 @@ mod tests {
         assert_eq!(out, [0, 2, 5, 4]);
         let mut z = [0; 6];
         let twice = View { shape: &[2, 2], data: &[0, 0, 1, 2] };
-        reference_scatter_elements(&[2, 3], (1, ScatterMode::Add), twice, &[1, 2, 3, 4], &mut z).unwrap();
+        reference_scatter_elements(&[2, 3], 1, twice, &[1, 2, 3, 4], |a, b| a + b, &mut z).unwrap();
         assert_eq!(z, [3, 0, 0, 0, 3, 4]);
-        reference_scatter_elements(&[2, 3], (1, ScatterMode::Set), twice, &[1, 2, 3, 4], &mut z).unwrap();
+        reference_scatter_elements(&[2, 3], 1, twice, &[1, 2, 3, 4], |_, b| b, &mut z).unwrap();
         assert_eq!(z, [2, 0, 0, 0, 3, 4]);
         let mut hot = [0; 6];
         reference_one_hot(&[1, -1], 3, (0, 5), &mut hot);

@@ -4,7 +4,7 @@ use super::plain_layer;
 use crate::module::Within;
 use crate::show::{python_bool, python_tuple};
 use crate::{Module, Path, Sizes, display_module, visit_fields};
-use striate_graph::{AvgDivisor, Op, Tensor, Windows};
+use striate_graph::{AvgDivisor, Op, ScatterMode, Tensor, Windows};
 
 /// Runs a pool over `[N, C, H, W]`, for input that may lack the batch axis or (`axes` 1) the height. `pool` sees the map.
 #[track_caller]
@@ -511,7 +511,7 @@ impl MaxUnpool2d {
         let planes: usize = lead.iter().product();
         let zeros = x.scalar_like(0.0).expand([planes, out[0] * out[1]]);
         let flat = [planes, map[0] * map[1]];
-        let scatter = Op::ScatterElements { axis: 1, add: false };
+        let scatter = Op::ScatterElements { axis: 1, mode: ScatterMode::Set };
         let placed = if flat[1] <= out[0] * out[1] {
             x.trace().push(scatter, &[&zeros, &indices.reshape(flat), &x.reshape(flat)])
         } else {

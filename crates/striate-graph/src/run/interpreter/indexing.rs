@@ -2,12 +2,12 @@
 
 use super::Call;
 use super::convert::{cast, each_type, floats, from_integers, integers, typed};
-use crate::{Array, DType, Element, Error, Op, Result};
+use crate::{Array, Element, Error, Op, Result, ScatterMode};
 use std::num::Wrapping;
 use std::ops::Add;
 use striate_kernels::reference::{
-    IndexError, ScatterMode, View, reference_gather, reference_gather_elements, reference_gather_grad,
-    reference_one_hot, reference_scatter_elements,
+    Float, IndexError, View, reference_gather, reference_gather_elements, reference_gather_grad, reference_gather_nd,
+    reference_one_hot, reference_scatter_elements, reference_scatter_nd,
 };
 
 pub(super) fn run(call: &Call) -> Result<Array> {
@@ -15,7 +15,8 @@ pub(super) fn run(call: &Call) -> Result<Array> {
         Op::Gather { axis } => each_type!(call.dtype, T => gather::<T>(call, *axis)),
         Op::GatherElements { axis } => each_type!(call.dtype, T => gather_elements::<T>(call, *axis)),
         Op::GatherGrad { axis, .. } => run_gather_grad(call, *axis),
-        Op::ScatterElements { axis, add } => run_scatter(call, *axis, *add),
+        Op::GatherNd { batch_dims } => each_type!(call.dtype, T => gather_nd::<T>(call, *batch_dims)),
+        Op::ScatterElements { mode, .. } | Op::ScatterNd { mode } => run_scatter(call, *mode),
         Op::OneHot { depth } => {
             // A negative index is out of range here, unlike in Gather: it marks what to leave out.
             let indices: Vec<i64> =
@@ -77,27 +78,50 @@ fn gather_grad<T: Copy + Default + Add<Output = T>>(call: &Call, axis: usize, dy
     Ok(dx)
 }
 
-fn run_scatter(call: &Call, axis: usize, add: bool) -> Result<Array> {
-    let [x, _, updates] = [call.inputs[0], call.inputs[1], call.inputs[2]];
-    let way = (axis, if add { ScatterMode::Add } else { ScatterMode::Set });
-    let updates = cast(updates, call.dtype);
-    if matches!(call.dtype, DType::F32 | DType::F16 | DType::BF16 | DType::F64) {
-        let in_f32 = || scatter(call, way, floats::<f32>(x).into_owned(), &floats::<f32>(&updates));
-        let in_f64 = || scatter(call, way, floats::<f64>(x).into_owned(), &floats::<f64>(&updates));
-        return call.compute(call.dtype, in_f32, in_f64);
-    }
-    let out = scatter(call, way, wrapping(x), &wrapping(&updates))?;
-    from_integers(&call.node.shape, out.into_iter().map(|x| x.0).collect(), call.dtype)
+fn gather_nd<T: Element>(call: &Call, batch_dims: usize) -> Result<Array> {
+    let [x, indices] = [call.inputs[0], call.inputs[1]];
+    let mut out = vec![T::default(); call.node.shape.numel()];
+    let view = View { shape: x.shape(), data: typed::<T>(x)? };
+    let indices = View { shape: indices.shape(), data: &integers(indices)[..] };
+    reference_gather_nd(view, batch_dims, indices, &mut out).map_err(out_of_range(call))?;
+    Array::from_vec(&call.node.shape, out)
 }
 
-fn scatter<T: Copy + Add<Output = T>>(
-    call: &Call,
-    way: (usize, ScatterMode),
-    mut out: Vec<T>,
-    updates: &[T],
-) -> Result<Vec<T>> {
-    let indices = call.inputs[1];
+fn run_scatter(call: &Call, mode: ScatterMode) -> Result<Array> {
+    let (x, updates) = (call.inputs[0], cast(call.inputs[2], call.dtype));
+    if call.dtype.is_float() {
+        let in_f32 = || scatter_floats::<f32>(call, mode, &updates);
+        return call.compute(call.dtype, in_f32, || scatter_floats::<f64>(call, mode, &updates));
+    }
+    let combine = match mode {
+        ScatterMode::Set => |_, update| update,
+        ScatterMode::Add => i64::wrapping_add,
+        ScatterMode::Mul => i64::wrapping_mul,
+        ScatterMode::Max => i64::max,
+        ScatterMode::Min => i64::min,
+    };
+    let out = scatter(call, integers(x).into_owned(), &integers(&updates), combine)?;
+    from_integers(&call.node.shape, out, call.dtype)
+}
+
+fn scatter_floats<T: Float + Element>(call: &Call, mode: ScatterMode, updates: &Array) -> Result<Vec<T>> {
+    let combine = match mode {
+        ScatterMode::Set => |_, update| update,
+        ScatterMode::Add => |x, update| x + update,
+        ScatterMode::Mul => |x, update| x * update,
+        ScatterMode::Max => Float::maximum,
+        ScatterMode::Min => Float::minimum,
+    };
+    scatter(call, floats::<T>(call.inputs[0]).into_owned(), &floats::<T>(updates), combine)
+}
+
+fn scatter<T: Copy>(call: &Call, mut out: Vec<T>, updates: &[T], combine: fn(T, T) -> T) -> Result<Vec<T>> {
+    let (indices, shape) = (call.inputs[1], &call.node.shape);
     let view = View { shape: indices.shape(), data: &integers(indices)[..] };
-    reference_scatter_elements(&call.node.shape, way, view, updates, &mut out).map_err(out_of_range(call))?;
+    let done = match &call.node.op {
+        Op::ScatterElements { axis, .. } => reference_scatter_elements(shape, *axis, view, updates, combine, &mut out),
+        _ => reference_scatter_nd(shape, view, updates, combine, &mut out),
+    };
+    done.map_err(out_of_range(call))?;
     Ok(out)
 }

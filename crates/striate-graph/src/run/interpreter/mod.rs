@@ -8,12 +8,14 @@ mod matrix;
 mod movement;
 mod norm;
 mod reduce;
+mod sampling;
 mod update;
 
 use super::fill_random;
 use crate::host::call_host_function;
 use crate::{Array, DType, Error, Graph, Node, NodeId, Op, Result, Shape};
 use convert::Promote;
+pub(super) use sampling::check_maps;
 
 /// In what the interpreter computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -233,7 +235,12 @@ fn evaluate_as(node: &Node, inputs: &[&Array], dtype: DType) -> Result<Array> {
         Op::Unary(_) | Op::UnaryGrad(_) | Op::Binary(_) | Op::Where => elementwise::run(&call),
         Op::Cast(to) => Ok(convert::cast(inputs[0], if to.is_float() { dtype } else { *to })),
         Op::Detach => Ok(inputs[0].clone()),
-        Op::Reduce { .. } | Op::ArgReduce { .. } | Op::Softmax { .. } | Op::LogSoftmax { .. } => reduce::run(&call),
+        Op::Reduce { .. }
+        | Op::ArgReduce { .. }
+        | Op::TopK { .. }
+        | Op::CumSum { .. }
+        | Op::Softmax { .. }
+        | Op::LogSoftmax { .. } => reduce::run(&call),
         Op::Reshape { shape } => inputs[0].reshape(shape),
         Op::Transpose { .. }
         | Op::Expand { .. }
@@ -246,6 +253,8 @@ fn evaluate_as(node: &Node, inputs: &[&Array], dtype: DType) -> Result<Array> {
         | Op::GatherGrad { .. }
         | Op::GatherElements { .. }
         | Op::ScatterElements { .. }
+        | Op::GatherNd { .. }
+        | Op::ScatterNd { .. }
         | Op::OneHot { .. } => indexing::run(&call),
         Op::MatMul { .. } | Op::Conv2d(_) | Op::Conv2dInputGrad { .. } | Op::Conv2dWeightGrad { .. } => {
             matrix::run(&call)
@@ -257,6 +266,11 @@ fn evaluate_as(node: &Node, inputs: &[&Array], dtype: DType) -> Result<Array> {
         | Op::AvgPool2dGrad { .. }
         | Op::Resize { .. }
         | Op::ResizeGrad { .. } => maps::run(&call),
+        Op::RoiAlign(_)
+        | Op::RoiAlignGrad(_)
+        | Op::GridSample(_)
+        | Op::GridSampleInputGrad { .. }
+        | Op::GridSampleGridGrad(_) => sampling::run(&call),
         Op::Moments
         | Op::BatchNorm { .. }
         | Op::BatchNormTraining { .. }

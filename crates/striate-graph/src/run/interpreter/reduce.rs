@@ -4,7 +4,8 @@ use super::Call;
 use super::convert::{floats, from_integers, integers};
 use crate::{Array, Element, Op, ReduceKind, Result};
 use striate_kernels::reference::{
-    Float, reference_arg_extreme, reference_log_softmax, reference_reduce, reference_reduce_i64, reference_softmax,
+    Float, reference_arg_extreme, reference_cumsum, reference_log_softmax, reference_reduce, reference_reduce_i64,
+    reference_softmax, reference_top_k,
 };
 
 pub(super) fn run(call: &Call) -> Result<Array> {
@@ -30,6 +31,16 @@ pub(super) fn run(call: &Call) -> Result<Array> {
             }
             Array::from_vec(&call.node.shape, out)
         }
+        Op::TopK { axis, k, largest } => {
+            let mut out = vec![0; call.node.shape.numel()];
+            let wanted = (*k, *largest);
+            match x.dtype().is_float() {
+                true => reference_top_k(x.shape(), &x.to_f64_vec(), *axis, wanted, &mut out),
+                false => reference_top_k(x.shape(), &integers(x), *axis, wanted, &mut out),
+            }
+            Array::from_vec(&call.node.shape, out)
+        }
+        Op::CumSum { axis, exclusive, reverse } => cumsum(call, (*axis, *exclusive, *reverse)),
         Op::Softmax { axis } => call.compute(
             call.dtype,
             || along::<f32>(call, *axis, reference_softmax),
@@ -48,6 +59,19 @@ fn reduce<T: Float + Element>(call: &Call, kind: ReduceKind, axes: &[usize]) -> 
     let mut out = vec![T::ZERO; call.node.shape.numel()];
     reference_reduce(kind, call.inputs[0].shape(), &floats::<T>(call.inputs[0]), axes, &mut out);
     Ok(out)
+}
+
+/// Sums of floats run in f64, of integers in i64.
+fn cumsum(call: &Call, way: (usize, bool, bool)) -> Result<Array> {
+    let x = call.inputs[0];
+    if x.dtype().is_float() {
+        let mut out = vec![0.0; x.numel()];
+        reference_cumsum(x.shape(), &x.to_f64_vec(), way, (0.0, |a, b| a + b), &mut out);
+        return Array::from_f64(&call.node.shape, &out, call.dtype);
+    }
+    let mut out = vec![0; x.numel()];
+    reference_cumsum(x.shape(), &integers(x), way, (0, i64::wrapping_add), &mut out);
+    from_integers(&call.node.shape, out, call.dtype)
 }
 
 fn along<T: Float + Element>(call: &Call, axis: usize, kernel: fn(&[usize], &[T], usize, &mut [T])) -> Result<Vec<T>> {

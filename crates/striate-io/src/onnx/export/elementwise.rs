@@ -23,6 +23,15 @@ pub(super) fn unary(b: &mut Builder, opset: i64, kind: UnaryKind, x: &str, dtype
         Reciprocal => one(b, "Reciprocal", vec![]),
         Sin => one(b, "Sin", vec![]),
         Cos => one(b, "Cos", vec![]),
+        Tan => one(b, "Tan", vec![]),
+        Asin => one(b, "Asin", vec![]),
+        Acos => one(b, "Acos", vec![]),
+        Atan => one(b, "Atan", vec![]),
+        Sinh => one(b, "Sinh", vec![]),
+        Cosh => one(b, "Cosh", vec![]),
+        Asinh => one(b, "Asinh", vec![]),
+        Acosh => one(b, "Acosh", vec![]),
+        Atanh => one(b, "Atanh", vec![]),
         Erf => one(b, "Erf", vec![]),
         Floor => one(b, "Floor", vec![]),
         Ceil => one(b, "Ceil", vec![]),
@@ -174,6 +183,12 @@ pub(super) fn binary(b: &mut Builder, kind: BinaryKind, [x, y]: [&str; 2], dtype
         Or => "Or",
         Xor => "Xor",
         Mod => return modulo(b, [x, y], dtype),
+        Fmod => return b.node("Mod", &[x, y], vec![int("fmod", 1)]),
+        BitAnd => "BitwiseAnd",
+        BitOr => "BitwiseOr",
+        BitXor => "BitwiseXor",
+        ShiftLeft => return b.node("BitShift", &[x, y], vec![string("direction", "LEFT")]),
+        ShiftRight => return b.node("BitShift", &[x, y], vec![string("direction", "RIGHT")]),
     };
     if matches!(kind, And | Or | Xor) && dtype != DType::Bool {
         let truths = [x, y].map(|value| cast(b, value, DType::Bool));

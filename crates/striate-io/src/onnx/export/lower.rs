@@ -4,7 +4,7 @@ use super::builder::{Builder, int, ints};
 use super::dims::Dim;
 use super::recipe::{Kitchen, Recipe, is_alias};
 use super::{ExportError, OnnxOptions, Problem, elementwise};
-use striate_graph::{Array, DType, Graph, Node, NodeId, Op, ReduceKind};
+use striate_graph::{Array, BinaryKind, DType, Graph, Node, NodeId, Op, ReduceKind};
 
 /// The name of the value that was written, or why it cannot be.
 pub(super) type Done = Result<String, String>;
@@ -130,6 +130,12 @@ impl<'a> Lowering<'a> {
             Op::Constant(array) => Ok(self.b.constant(array)),
             op if is_alias(op) => Ok(x.to_owned()),
             Op::Unary(kind) => Ok(elementwise::unary(&mut self.b, self.options.opset, *kind, x, dtype)),
+            Op::Binary(BinaryKind::BitAnd | BinaryKind::BitOr | BinaryKind::BitXor) if self.options.opset < 18 => {
+                needs_opset(18, "a function of bits")
+            }
+            Op::Binary(BinaryKind::ShiftLeft | BinaryKind::ShiftRight) if dtype != DType::U8 => {
+                Err(format!("ONNX shifts the bits of unsigned numbers alone, and these are {dtype}"))
+            }
             Op::Binary(kind) => Ok(elementwise::binary(&mut self.b, *kind, [x, &inputs[1]], dtype)),
             Op::Where => {
                 let condition = match dtype {
@@ -146,9 +152,15 @@ impl<'a> Lowering<'a> {
                 let names: Vec<&str> = inputs.iter().map(String::as_str).collect();
                 Ok(self.b.node("Concat", &names, vec![int("axis", *axis as i64)]))
             }
-            Op::Gather { .. } | Op::GatherElements { .. } | Op::ScatterElements { .. } | Op::OneHot { .. } => {
-                self.indexed(&node.op, &inputs)
-            }
+            Op::Gather { .. }
+            | Op::GatherElements { .. }
+            | Op::ScatterElements { .. }
+            | Op::GatherNd { .. }
+            | Op::ScatterNd { .. }
+            | Op::OneHot { .. } => self.indexed(&node.op, &inputs),
+            Op::TopK { .. } | Op::CumSum { .. } => self.along(&node.op, &inputs),
+            Op::RoiAlign(spec) => self.roi_align(spec, &inputs),
+            Op::GridSample(spec) => self.grid_sample(spec, node.shape.rank() - 2, &inputs),
             Op::Transpose { perm } => Ok(self.b.node("Transpose", &[x], vec![ints("perm", perm.iter().copied())])),
             Op::Reshape { .. } => self.reshape(x, &self.sizes(node.inputs[0]), &self.sizes(id)),
             Op::Expand { .. } => self.expand(x, &self.sizes(node.inputs[0]), &self.sizes(id)),
@@ -237,32 +249,6 @@ impl<'a> Lowering<'a> {
         self.b.node(name, &[x], vec![ints("axes", axes.iter().copied()), keepdims])
     }
 
-    fn indexed(&mut self, op: &Op, inputs: &[String]) -> Done {
-        let names: Vec<&str> = inputs.iter().map(String::as_str).collect();
-        match op {
-            Op::Gather { axis } => Ok(self.b.node("Gather", &names, vec![int("axis", *axis as i64)])),
-            Op::GatherElements { axis } => Ok(self.b.node("GatherElements", &names, vec![int("axis", *axis as i64)])),
-            Op::ScatterElements { axis, add: false } => {
-                Ok(self.b.node("ScatterElements", &names, vec![int("axis", *axis as i64)]))
-            }
-            Op::ScatterElements { .. } if self.options.opset < 16 => needs_opset(16, "adding at indices"),
-            Op::ScatterElements { axis, .. } => {
-                let attributes = vec![int("axis", *axis as i64), super::builder::string("reduction", "add")];
-                Ok(self.b.node("ScatterElements", &names, attributes))
-            }
-            // ONNX's own counts negative indices from the back; here they give zeros.
-            Op::OneHot { depth } => {
-                let classes = self.b.list(&(0..*depth as i64).collect::<Vec<_>>());
-                let last = self.b.list(&[-1]);
-                let index = elementwise::cast(&mut self.b, names[0], DType::I64);
-                let column = self.b.node("Unsqueeze", &[&index, &last], vec![]);
-                let equal = self.b.node("Equal", &[&column, &classes], vec![]);
-                Ok(elementwise::cast(&mut self.b, &equal, DType::F32))
-            }
-            other => Err(refusal(other)),
-        }
-    }
-
     /// A matrix product with anything transposed before it.
     fn product(&mut self, node: &Node, transposed: [bool; 2]) -> String {
         let sides: Vec<String> = (0..2)
@@ -317,7 +303,7 @@ impl<'a> Lowering<'a> {
 }
 
 /// Why an operation has no place in a model for inference.
-fn refusal(op: &Op) -> String {
+pub(super) fn refusal(op: &Op) -> String {
     match op {
         Op::Random { .. } => "random numbers are for training; trace the net in evaluation mode".into(),
         Op::HostCall { name, .. } => format!("it calls the Rust function `{name}`, which no other runtime has"),

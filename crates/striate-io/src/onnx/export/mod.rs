@@ -7,6 +7,7 @@
 mod builder;
 mod dims;
 mod elementwise;
+mod index;
 mod lower;
 mod norm;
 mod recipe;
