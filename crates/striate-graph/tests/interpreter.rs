@@ -256,6 +256,21 @@ fn a_loss_that_is_not_finite_changes_nothing_and_names_the_layer() {
 }
 
 #[test]
+fn integers_are_exact_where_doubles_are_not() {
+    let trace = Trace::new(Mode::Eval);
+    let x = trace.input("x", [1, 2], DType::I64);
+    let y = x.matmul(&x.transpose(0, 1));
+    let (sums, top) = (x.cumsum(1), x.topk(1, 1, true).0);
+    let bits = x.binary(BinaryKind::BitXor, &x.scalar_like(-1.0));
+    let graph = trace.finish(&[("y", &y), ("sums", &sums), ("top", &top), ("bits", &bits)]).unwrap();
+    let big = (1i64 << 60) + 1;
+    let x = Array::from_vec([1, 2], vec![big, 3]).unwrap();
+    let found = interpret(&graph, &[("x", x)], &RunOptions::default()).unwrap();
+    let found: Vec<&[i64]> = found.iter().map(|array| array.as_slice::<i64>().unwrap()).collect();
+    assert_eq!(found, [&[big.wrapping_mul(big).wrapping_add(9)][..], &[big, big + 3], &[big], &[!big, !3]]);
+}
+
+#[test]
 fn random_numbers_depend_on_seed_purpose_layer_and_step_alone() {
     let trace = Trace::new(Mode::Train);
     let scope = trace.enter("fc");

@@ -133,6 +133,6 @@ fn overlapping_boxes_are_dropped_class_by_class() {
     assert_eq!(kept(&spec).as_slice::<i64>().unwrap(), &[0, 0, 3]);
     spec.most = 0;
     assert_eq!(kept(&spec).shape().dims(), &[0, 3]);
-    let error = non_max_suppression(&boxes, &boxes, &spec).unwrap_err().to_string();
+    let error = non_max_suppression(&scores, &scores, &spec).unwrap_err().to_string();
     assert!(error.contains("[images, classes, boxes]"), "{error}");
 }

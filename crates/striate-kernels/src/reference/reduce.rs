@@ -153,18 +153,42 @@ pub struct MatMulShape {
 
 /// `out = op(a) op(b)`, sums in double precision.
 pub fn reference_matmul<T: Float>(shape: MatMulShape, a: &[T], b: &[T], out: &mut [T]) {
+    let step = |sum: f64, x: T, y: T| sum + x.to_f64() * y.to_f64();
+    matmul_by(
+        shape,
+        (a, b),
+        (0.0, step),
+        |row, sums| row.iter_mut().zip(sums).for_each(|(o, &s)| *o = T::from_f64(s)),
+        out,
+    );
+}
+
+/// [`reference_matmul`] on integers, wrapping.
+pub fn reference_matmul_i64(shape: MatMulShape, a: &[i64], b: &[i64], out: &mut [i64]) {
+    let step = |sum: i64, x: i64, y: i64| sum.wrapping_add(x.wrapping_mul(y));
+    matmul_by(shape, (a, b), (0, step), |row, sums| row.copy_from_slice(sums), out);
+}
+
+/// Row by row: `step` adds a product to a sum, `finish` writes the sums of a row down.
+fn matmul_by<T: Copy, S: Copy>(
+    shape: MatMulShape,
+    (a, b): (&[T], &[T]),
+    (zero, step): (S, impl Fn(S, T, T) -> S),
+    finish: impl Fn(&mut [T], &[S]),
+    out: &mut [T],
+) {
     let MatMulShape { m, n, k, transpose_a, transpose_b } = shape;
     assert!(a.len() == m * k && b.len() == k * n && out.len() == m * n, "lengths of the matrices");
-    let mut row = vec![0.0; n];
+    let mut row = vec![zero; n];
     for i in 0..m {
-        row.fill(0.0);
+        row.fill(zero);
         for p in 0..k {
-            let left = if transpose_a { a[p * m + i] } else { a[i * k + p] }.to_f64();
+            let left = if transpose_a { a[p * m + i] } else { a[i * k + p] };
             for (j, sum) in row.iter_mut().enumerate() {
-                *sum += left * if transpose_b { b[j * k + p] } else { b[p * n + j] }.to_f64();
+                *sum = step(*sum, left, if transpose_b { b[j * k + p] } else { b[p * n + j] });
             }
         }
-        out[i * n..(i + 1) * n].iter_mut().zip(&row).for_each(|(o, &s)| *o = T::from_f64(s));
+        finish(&mut out[i * n..(i + 1) * n], &row);
     }
 }
 

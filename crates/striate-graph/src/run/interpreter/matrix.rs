@@ -1,15 +1,22 @@
 //! Matrix products and convolutions.
 
 use super::Call;
-use super::convert::floats;
+use super::convert::{floats, from_integers, integers};
 use crate::{Array, ConvAttrs, Element, Op, Result};
 use striate_kernels::conv::Conv2dShape;
 use striate_kernels::reference::{
     Float, MatMulShape, broadcast_strides, for_each_offset, reference_conv2d, reference_conv2d_input_grad,
-    reference_conv2d_weight_grad, reference_matmul,
+    reference_conv2d_weight_grad, reference_matmul, reference_matmul_i64,
 };
 
 pub(super) fn run(call: &Call) -> Result<Array> {
+    if let (Op::MatMul { trans_a, trans_b }, false) = (&call.node.op, call.dtype.is_float()) {
+        let (a, b) = (integers(call.inputs[0]), integers(call.inputs[1]));
+        let mut out = vec![0; call.node.shape.numel()];
+        let sides = ((call.inputs[0], &a[..]), (call.inputs[1], &b[..]));
+        matmul(sides, [*trans_a, *trans_b], reference_matmul_i64, call, &mut out);
+        return from_integers(&call.node.shape, out, call.dtype);
+    }
     call.compute(call.dtype, || compute::<f32>(call), || compute::<f64>(call))
 }
 
@@ -19,7 +26,9 @@ fn compute<T: Float + Element>(call: &Call) -> Result<Vec<T>> {
     let mut out = vec![T::ZERO; call.node.shape.numel()];
     let out_dims = call.node.shape.dims();
     match &call.node.op {
-        Op::MatMul { trans_a, trans_b } => matmul((first, &a), (second, &b), [*trans_a, *trans_b], call, &mut out),
+        Op::MatMul { trans_a, trans_b } => {
+            matmul(((first, &a), (second, &b)), [*trans_a, *trans_b], reference_matmul, call, &mut out);
+        }
         Op::Conv2d(attrs) => {
             let shape = conv_shape(attrs, first.shape(), second.shape());
             let bias = call.inputs.get(2).map(|bias| floats::<T>(bias));
@@ -58,7 +67,13 @@ fn conv_shape(attrs: &ConvAttrs, x: &[usize], w: &[usize]) -> Conv2dShape {
 }
 
 /// A product of the last two axes for each position of the broadcast leading ones.
-fn matmul<T: Float>(a: (&Array, &[T]), b: (&Array, &[T]), [trans_a, trans_b]: [bool; 2], call: &Call, out: &mut [T]) {
+fn matmul<T>(
+    (a, b): ((&Array, &[T]), (&Array, &[T])),
+    [trans_a, trans_b]: [bool; 2],
+    kernel: fn(MatMulShape, &[T], &[T], &mut [T]),
+    call: &Call,
+    out: &mut [T],
+) {
     let split = |dims: &[usize]| dims.split_at(dims.len() - 2).0.len();
     let (out_dims, a_dims, b_dims) = (call.node.shape.dims(), a.0.shape().dims(), b.0.shape().dims());
     let lead = &out_dims[..split(out_dims)];
@@ -74,7 +89,7 @@ fn matmul<T: Float>(a: (&Array, &[T]), b: (&Array, &[T]), [trans_a, trans_b]: [b
     for_each_offset(lead, [0, 0], [&strides[0], &strides[1]], |[i, j]| {
         if let Some(product) = products.next() {
             let (left, right) = (&a.1[i * m * k..(i + 1) * m * k], &b.1[j * k * n..(j + 1) * k * n]);
-            reference_matmul(shape, left, right, product);
+            kernel(shape, left, right, product);
         }
     });
 }
