@@ -66,9 +66,12 @@ fn conv_shape(attrs: &ConvAttrs, x: &[usize], w: &[usize]) -> Conv2dShape {
     }
 }
 
+/// An array with its elements in the type that is computed in.
+type Matrices<'a, T> = (&'a Array, &'a [T]);
+
 /// A product of the last two axes for each position of the broadcast leading ones.
 fn matmul<T>(
-    (a, b): ((&Array, &[T]), (&Array, &[T])),
+    (a, b): (Matrices<T>, Matrices<T>),
     [trans_a, trans_b]: [bool; 2],
     kernel: fn(MatMulShape, &[T], &[T], &mut [T]),
     call: &Call,
