@@ -23,7 +23,10 @@ const OPERATORS: &str = "Conv ConvTranspose MaxPool AveragePool LpPool GlobalAve
     Concat Split Slice Gather GatherElements Transpose Reshape Flatten Squeeze Unsqueeze Expand Tile Pad DepthToSpace SpaceToDepth \
     Softmax LogSoftmax Hardmax ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceSumSquare ReduceL1 ReduceL2 ReduceLogSum \
     ReduceLogSumExp ArgMax ArgMin Cast CastLike Shape Size Constant ConstantOfShape Range Where NonZero Identity Dropout OneHot \
-    ScatterElements Trilu EyeLike If";
+    ScatterElements ScatterND GatherND TopK CumSum Trilu EyeLike If NonMaxSuppression ReverseSequence Compress RoiAlign GridSample Resize Upsample \
+    QuantizeLinear DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearMatMul ConvInteger QLinearConv Einsum Tan Asin Acos Atan Sinh \
+    Cosh Asinh Acosh Atanh IsNaN IsInf Shrink BitwiseAnd BitwiseOr BitwiseXor BitwiseNot BitShift LpNormalization \
+    MeanVarianceNormalization";
 
 /// What became of a case.
 enum Outcome {

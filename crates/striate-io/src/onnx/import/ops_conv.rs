@@ -48,7 +48,7 @@ fn geometry(call: &Call, x: &Tensor, weight: &Tensor) -> Result<(Vec<usize>, Win
     Ok((shape[2..].to_vec(), windows))
 }
 
-fn conv(call: &mut Call) -> Answer {
+pub(super) fn conv(call: &mut Call) -> Answer {
     let (x, weight, bias) = (call.input(0)?, call.input(1)?, call.optional(2));
     Ok(convolve(call, &x, &weight, bias.as_ref())?.into())
 }

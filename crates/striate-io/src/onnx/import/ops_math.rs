@@ -10,12 +10,10 @@ pub(super) fn handler(operator: &str) -> Option<Handler> {
         | "LeakyRelu" | "Elu" | "Celu" | "Gelu" | "HardSigmoid" | "Selu" | "ThresholdedRelu" | "Swish" => unary,
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual"
         | "And" | "Or" | "Xor" => binary,
-        "Mod" => modulo,
         "Min" | "Max" | "Sum" | "Mean" => variadic,
         "Clip" => clip,
         "PRelu" => prelu,
         "Where" => where_,
-        "Tan" | "Sinh" | "Cosh" | "Asinh" | "Acosh" | "Atanh" | "IsNaN" | "IsInf" | "Shrink" => composed,
         _ => return None,
     })
 }
@@ -228,17 +226,6 @@ fn power(call: &mut Call) -> Answer {
     Ok(base.cast(wide).pow(&exponent.cast(wide)).cast(dtype).into())
 }
 
-/// With `fmod` the remainder has the sign of the dividend.
-fn modulo(call: &mut Call) -> Answer {
-    let (a, b) = (call.input(0)?, call.input(1)?);
-    if !call.attributes.flag("fmod", false) {
-        return Ok(a.binary(BinaryKind::Mod, &b).into());
-    }
-    let rest = a.abs().binary(BinaryKind::Mod, &b.abs());
-    let negative = a.lt(&a.scalar_like(0.0));
-    Ok(rest.neg().where_(&negative, &rest).into())
-}
-
 fn variadic(call: &mut Call) -> Answer {
     let all = call.all()?;
     let count = all.len() as f64;
@@ -296,39 +283,4 @@ fn prelu(call: &mut Call) -> Answer {
 
 fn where_(call: &mut Call) -> Answer {
     Ok(call.input(1)?.where_(&call.input(0)?, &call.input(2)?).into())
-}
-
-/// Functions that are formulas of others.
-fn composed(call: &mut Call) -> Answer {
-    let x = call.input(0)?;
-    let number = |value: f64| x.scalar_like(value);
-    let infinity = number(f64::INFINITY);
-    Ok(match call.op {
-        "Tan" => x.unary(UnaryKind::Sin) / x.unary(UnaryKind::Cos),
-        "Sinh" => (x.exp() - x.neg().exp()) * number(0.5),
-        "Cosh" => (x.exp() + x.neg().exp()) * number(0.5),
-        // For the magnitude, which loses no digits, with the sign put back.
-        "Asinh" => (x.abs() + (x.square() + number(1.0)).sqrt()).log() * x.sign(),
-        "Acosh" => (x.clone() + (x.square() - number(1.0)).sqrt()).log(),
-        "Atanh" => ((number(1.0) + x.clone()) / (number(1.0) - x.clone())).log() * number(0.5),
-        "IsNaN" => x.ne(&x),
-        "IsInf" => {
-            let [negative, positive] =
-                ["detect_negative", "detect_positive"].map(|name| call.attributes.flag(name, true));
-            match (negative, positive) {
-                (true, true) => x.abs().eq(&infinity),
-                (false, true) => x.eq(&infinity),
-                (true, false) => x.eq(&infinity.neg()),
-                (false, false) => x.ne(&x).binary(BinaryKind::And, &x.eq(&x)),
-            }
-        }
-        "Shrink" => {
-            let (lambda, bias) = (call.attributes.float("lambd", 0.5), call.attributes.float("bias", 0.0));
-            let (lambda, bias) = (f64::from(lambda), f64::from(bias));
-            let low = (x.clone() + number(bias)).where_(&x.lt(&number(-lambda)), &number(0.0));
-            (x.clone() - number(bias)).where_(&x.gt(&number(lambda)), &low)
-        }
-        _ => return Err("no formula has this name".into()),
-    }
-    .into())
 }

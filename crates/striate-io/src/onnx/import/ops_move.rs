@@ -12,7 +12,6 @@ pub(super) fn handler(operator: &str) -> Option<Handler> {
         "Tile" => tile,
         "Pad" => pad,
         "GatherElements" => gather_elements,
-        "ScatterElements" | "Scatter" => scatter_elements,
         "ConstantOfShape" => constant_of_shape,
         "Range" => range,
         "DepthToSpace" => depth_to_space,
@@ -152,18 +151,6 @@ fn gather_elements(call: &mut Call) -> Answer {
     let axis = call.axis(0, x.shape().rank())?;
     let indices = counted_indices(call, 1, &indices.cast(DType::I64), x.size(axis));
     Ok(call.push(Op::GatherElements { axis }, &[&x, &indices]).into())
-}
-
-fn scatter_elements(call: &mut Call) -> Answer {
-    let (x, indices, updates) = (call.input(0)?, call.input(1)?, call.input(2)?);
-    let axis = call.axis(0, x.shape().rank())?;
-    let add = match call.attributes.word("reduction", "none").as_str() {
-        "none" => false,
-        "add" => true,
-        other => return Err(format!("reduction `{other}` is not supported").into()),
-    };
-    let indices = counted_indices(call, 1, &indices.cast(DType::I64), x.size(axis));
-    Ok(call.push(Op::ScatterElements { axis, add }, &[&x, &indices, &updates]).into())
 }
 
 fn constant_of_shape(call: &mut Call) -> Answer {

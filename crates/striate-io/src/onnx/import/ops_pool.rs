@@ -3,7 +3,7 @@
 use super::call::{Answer, Call, Halt, Handler};
 use super::ops_conv::as_map;
 use super::windows::{Windowed, per_axis};
-use striate_graph::{Array, AvgDivisor, BinaryKind, DType, Op, PadMode, ReduceKind, Tensor, Windows};
+use striate_graph::{Array, AvgDivisor, BinaryKind, DType, Op, PadMode, ReduceKind, ScatterMode, Tensor, Windows};
 
 pub(super) fn handler(operator: &str) -> Option<Handler> {
     Some(match operator {
@@ -260,7 +260,7 @@ fn max_unpool(call: &mut Call) -> Answer {
     let told = if call.has(2) { Some(call.ints(2)?) } else { None };
     let zeros = x.scalar_like(0.0).expand([total]);
     let flat = [&zeros, &places.cast(DType::I64).reshape([count]), &x.reshape([count])];
-    let y = call.push(Op::ScatterElements { axis: 0, add: false }, &flat).reshape(natural.clone());
+    let y = call.push(Op::ScatterElements { axis: 0, mode: ScatterMode::Set }, &flat).reshape(natural.clone());
     let Some(told) = told else { return Ok(y.into()) };
     if told.len() != natural.len() {
         return Err(format!("output_shape is {told:?} for a value of shape {natural:?}").into());

@@ -200,17 +200,5 @@ pub(super) fn counted_indices(call: &Call, index: usize, indices: &Tensor, size:
 
 /// Its output's shape follows from the values, so the host computes it: see [`Call::host`].
 fn non_zero(call: &mut Call) -> Answer {
-    let found = call.host(&[0], |inputs| {
-        let x = &inputs[0];
-        let (rank, strides) = (x.shape().rank(), x.shape().strides());
-        let places: Vec<usize> =
-            x.to_f64_vec().iter().enumerate().filter(|(_, value)| **value != 0.0).map(|(place, _)| place).collect();
-        let index = |axis: usize, place: usize| (place / strides[axis] % x.shape()[axis]) as i64;
-        let rows = (0..rank)
-            .flat_map(|axis| places.iter().map(move |&place| (axis, place)))
-            .map(|(axis, place)| index(axis, place));
-        let array = Array::from_vec([rank, places.len()], rows.collect::<Vec<i64>>());
-        Ok(vec![array.map_err(|error| error.to_string())?])
-    })?;
-    Ok(found.into())
+    Ok(call.host(&[0], |inputs| Ok(vec![striate_graph::non_zero(&inputs[0])]))?.into())
 }
