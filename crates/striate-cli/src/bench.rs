@@ -186,7 +186,7 @@ fn print_steps(steps: &[StepProfile]) {
     print_line(&format!("\n{} steps, least times: {total:.3} ms", steps.len()));
     kernels.into_iter().for_each(|(name, (ms, flops, count))| line(ms, flops, format!("{count} x {name}")));
     let mut dearest: Vec<&StepProfile> = steps.iter().collect();
-    dearest.sort_by(|a, b| b.least.cmp(&a.least));
+    dearest.sort_by_key(|row| std::cmp::Reverse(row.least));
     print_line("\nThe dearest steps");
     for step in dearest.into_iter().take(DEAREST_STEPS) {
         line(ms(step), step.flops, format!("{} {} {}", step.kernel, step.op, step.layer));
