@@ -98,7 +98,8 @@ fn each_is_refused_with_one_line_that_names_what_is_wrong() {
         }
     }
     std::fs::write(folder.join("list.json"), serde_json::to_string(&listed).unwrap()).unwrap();
-    assert!(!place.path().join("out.safetensors").exists() && !place.path().join("out").exists());
+
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), listed.len(), wrong.join("\n"));
+    assert!(!place.path().join("out.safetensors").exists() && !place.path().join("out").exists());
     assert!(counts.iter().all(|count| *count >= 60), "{counts:?}");
 }
