@@ -176,6 +176,17 @@ fn graphs() -> Vec<(&'static str, Vec<usize>, Build)> {
             }),
         ),
         (
+            "channels to the end and back",
+            map.clone(),
+            boxed(move |x| {
+                let w = x.trace().parameter(&cell("w", &[5, 3, 3, 5], 1)).permute(&[0, 3, 1, 2]);
+                let y = x.trace().push(Op::Conv2d(same), &[x, &w]).relu();
+                let last = y.permute(&[0, 2, 3, 1]);
+                let scaled = &last * &x.trace().parameter(&cell("row", &[5], 3));
+                vec![scaled.permute(&[0, 3, 1, 2]).exp(), &scaled.permute(&[0, 3, 1, 2]) + &y, last]
+            }),
+        ),
+        (
             "linear",
             vec![3, 4, 6],
             boxed(|x| {

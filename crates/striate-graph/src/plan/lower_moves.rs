@@ -134,6 +134,10 @@ impl Lowering<'_> {
     fn transpose_as_alias(&mut self, id: NodeId, node: &Node, perm: &[usize]) -> bool {
         let x = self.as_it_lies(node.inputs[0]);
         let value = self.value(x);
+        // A cell is always row-major: what is packed from it is.
+        if !matches!(value.place, Place::Buffer { .. } | Place::Input(_)) {
+            return false;
+        }
         let to_last: &[usize] = if perm.len() == 4 { &[0, 2, 3, 1] } else { &[0, 2, 1] };
         let from_last: &[usize] = if perm.len() == 4 { &[0, 3, 1, 2] } else { &[0, 2, 1] };
         let layout = match value.layout {
@@ -181,7 +185,8 @@ impl Lowering<'_> {
             return false;
         }
         let place = Place::Buffer { buffer, offset: offset + starts[1] };
-        let pitch = Some(value.pixel_pitch());
+        let pitch = value.pixel_pitch();
+        let pitch = (pitch != node.shape[1]).then_some(pitch);
         let alias = self.push(Value { place, shape: node.shape.clone(), pitch, ..value });
         self.set(id, alias);
         true

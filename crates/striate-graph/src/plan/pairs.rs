@@ -11,7 +11,7 @@ use striate_kernels::simd::Isa;
 
 /// Finds the pairs: the first chain's last node is absorbed, the second chain's step computes both.
 pub(crate) fn find_pairs(graph: &Graph, uses: &Uses, fusion: &mut Fusion, isa: Isa) {
-    let found: Vec<(NodeId, NodeId)> = fusion
+    let mut found: Vec<(NodeId, NodeId)> = fusion
         .chains
         .iter()
         .filter_map(|(last, second)| {
@@ -21,6 +21,7 @@ pub(crate) fn find_pairs(graph: &Graph, uses: &Uses, fusion: &mut Fusion, isa: I
             (alone && pair_plan(graph, first, second, isa).is_some()).then_some((*last, middle))
         })
         .collect();
+    found.sort();
     for (last, middle) in found {
         // Of three in a row, the first two are a pair.
         if !fusion.pairs.contains_key(&middle) && !fusion.pairs.values().any(|other| *other == last) {

@@ -33,15 +33,26 @@ pub(super) fn split(pixels: usize) -> impl Iterator<Item = usize> {
 /// The outputs are the caller's alone.
 #[inline(always)]
 pub(super) unsafe fn activate<S: Simd>(s: S, written: &Written, activation: Activation) {
-    for &offset in written.offsets {
-        for c in (0..written.lanes).step_by(S::LANES) {
-            let n = written.lanes - c;
-            // SAFETY: by contract; `load_partial` and `store_partial` stop at `lanes`.
-            unsafe {
-                let p = written.y.add(offset + c);
-                s.store_partial(p, n, activation.apply_vector(s, s.load_partial(p, n)));
+    // Which one it is, is asked once a pass and not once a vector, for those that nets are made of.
+    macro_rules! pass {
+        ($activation:expr) => {
+            for &offset in written.offsets {
+                for c in (0..written.lanes).step_by(S::LANES) {
+                    let n = written.lanes - c;
+                    // SAFETY: by contract; `load_partial` and `store_partial` stop at `lanes`.
+                    unsafe {
+                        let p = written.y.add(offset + c);
+                        s.store_partial(p, n, $activation.apply_vector(s, s.load_partial(p, n)));
+                    }
+                }
             }
-        }
+        };
+    }
+    match activation {
+        Activation::Silu => pass!(Activation::Silu),
+        Activation::Hardswish => pass!(Activation::Hardswish),
+        Activation::Gelu => pass!(Activation::Gelu),
+        other => pass!(other),
     }
 }
 
