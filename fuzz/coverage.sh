@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${LLVM_BIN:+$LLVM_BIN/}
 host=$(rustc -vV | sed -n 's/^host: //p')
-export CARGO_TARGET_DIR=fuzz/target/coverage
+export CARGO_TARGET_DIR=fuzz/target/coverage CARGO_PROFILE_DEV_OPT_LEVEL=0
 export RUSTFLAGS="-Cinstrument-coverage"
 profile=$(mktemp -d)
 trap 'rm -rf "$profile"' EXIT

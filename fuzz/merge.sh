@@ -6,7 +6,7 @@ target=$1
 host=$(rustc -vV | sed -n 's/^host: //p')
 merged=$(mktemp -d)
 mkdir -p "found/$target" "corpus/$target" "$2/$target"
-STRIATE_FUZZ=$target "target/$host/release/fuzz" -set_cover_merge=1 -max_len=4096 -rss_limit_mb=1024 "$merged" \
+STRIATE_FUZZ=$target "target/$host/release/fuzz" -set_cover_merge=1 -use_counters=0 -use_cmp=0 -max_len=4096 -rss_limit_mb=1024 "$merged" \
   "found/$target" "corpus/$target" "$2/$target" 2>&1 | tail -1
 rm -r "corpus/$target"
 mv "$merged" "corpus/$target"

@@ -3,13 +3,15 @@
 //! Where a checksum would stop all that follows, the bytes are what stands behind it, and the rest is put around them.
 
 use std::path::Path;
+use striate_graph::{Mode, Shape};
+use striate_io::onnx::{Dimension, OnnxModel, parse_proto};
 use striate_io::{Error, Weights, parse_graph, parse_npy, parse_safetensors, parse_weights};
 
 /// Runs a reader.
 pub type Target = fn(&[u8]);
 
 /// All targets.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("weights", weights),
     ("pickle", pickle),
     ("legacy", legacy),
@@ -18,6 +20,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("npy", npy),
     ("safetensors", safetensors),
     ("onnx", onnx),
+    ("import", import),
     ("checkpoint", checkpoint),
     ("graph", graph),
 ];
@@ -27,7 +30,8 @@ pub fn find(name: &str) -> Option<Target> {
     TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target)
 }
 
-const NAME: &str = "fuzzed";
+/// Nothing lies beside it.
+const NAME: &str = "/nowhere/fuzzed";
 
 /// An error is one line that begins with the file; arrays are as large as their shapes say.
 fn check<T>(read: Result<T, Error>) -> Option<T> {
@@ -98,6 +102,26 @@ fn safetensors(data: &[u8]) {
 /// The fields of a model behind its first.
 fn onnx(data: &[u8]) {
     read(&[&b"\x08\x08\x12\0"[..], data].concat());
+}
+
+/// The same as `onnx`, and what is read as a graph for small inputs, without running it.
+fn import(data: &[u8]) {
+    let bytes = [&b"\x08\x08\x12\0"[..], data].concat();
+    let Some(proto) = check(parse_proto(bytes.into(), Path::new(NAME))) else { return };
+    let Some(model) = check(OnnxModel::from_proto(proto, Path::new(NAME))) else { return };
+    let shapes = model.inputs().iter().map(|input| {
+        let dimensions = input.shape.iter().flatten().map(|dimension| match dimension {
+            Dimension::Size(size) => (*size).min(9),
+            _ => 2,
+        });
+        dimensions.take(6).collect::<Vec<usize>>().into()
+    });
+    let shapes: Vec<Shape> = shapes.collect();
+    if let Err(error) = model.graph(Mode::Eval, &shapes) {
+        // one line for each node that is wrong
+        let text = error.to_string();
+        assert!(text.starts_with(NAME) && !text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+    }
 }
 
 /// The header of a checkpoint up to a NUL, and the data behind it.

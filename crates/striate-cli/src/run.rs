@@ -36,7 +36,7 @@ fn split_name(text: &str) -> (Option<&str>, &Path) {
 }
 
 /// Gives each array its input's name.
-fn bind(known: &[&str], given: Vec<(Option<&str>, Array)>) -> Result<Vec<(String, Array)>, Failure> {
+fn bind(model: &str, known: &[&str], given: Vec<(Option<&str>, Array)>) -> Result<Vec<(String, Array)>, Failure> {
     let mut bound: Vec<(String, Array)> = Vec::new();
     for (name, array) in given {
         let taken = |name: &str| bound.iter().any(|(b, _)| b == name);
@@ -51,7 +51,7 @@ fn bind(known: &[&str], given: Vec<(Option<&str>, Array)>) -> Result<Vec<(String
             }
             Some(name) => name.to_owned(),
             None => known.iter().find(|name| !taken(name)).map(|name| (*name).to_owned()).ok_or_else(|| {
-                Failure::usage(format!("there are more --input than the model has inputs ({})", known.join(", ")))
+                Failure::usage(format!("there are more --input than {model} has inputs ({})", known.join(", ")))
             })?,
         };
         if taken(&name) {
@@ -101,10 +101,10 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         true => {
             let model = crate::onnx::read(Path::new(&args.model.model))?;
             let names: Vec<&str> = model.inputs().iter().map(|input| input.name.as_str()).collect();
-            let bound = bind(&names, given)?;
+            let bound = bind(&args.model.model, &names, given)?;
             crate::onnx::run(model, &bound, args.compute)?
         }
-        false => run_net(args, bind(&[INPUT], given)?)?,
+        false => run_net(args, bind(&args.model.model, &[INPUT], given)?)?,
     };
     write(args, &outputs)
 }

@@ -97,6 +97,12 @@ impl OnnxModel {
         let mut graph = proto.graph.take().ok_or_else(|| wrong("the model has no graph"))?;
         let opset = opset_of(proto.opset_import.iter().map(|set| (set.domain.as_str(), set.version)));
         let outputs: Vec<String> = graph.output.iter().map(|info| info.name.clone()).collect();
+        if outputs.is_empty() {
+            return Err(wrong("the graph has no outputs"));
+        }
+        if let Some(name) = written_twice(&graph) {
+            return Err(wrong(&format!("`{name}` is written twice: by two nodes, or by a node and as an input")));
+        }
         let key = |f: &FunctionProto| (f.domain.clone(), f.name.clone(), f.overload.clone());
         let mut model = OnnxModel {
             path: path.into(),
@@ -331,4 +337,12 @@ fn live_nodes(nodes: Vec<NodeProto>, outputs: &[String]) -> Vec<NodeProto> {
         }
     }
     nodes.into_iter().zip(live).filter(|(_, live)| *live).map(|(node, _)| node).collect()
+}
+
+/// A value that more than one node writes, or that is an input as well.
+fn written_twice(graph: &GraphProto) -> Option<&str> {
+    let given = graph.input.iter().map(|info| info.name.as_str());
+    let mut seen: HashSet<&str> = given.collect();
+    let written = graph.node.iter().flat_map(|node| &node.output).map(String::as_str);
+    written.filter(|name| !name.is_empty()).find(|name| !seen.insert(name))
 }
