@@ -171,7 +171,7 @@ impl OnnxModel {
     /// Traces the model for inputs of these shapes, in the order of the inputs; sizes that the file declares are overridden.
     ///
     /// # Errors
-    /// All nodes that cannot be traced, by name; a node that needs a value which only a run can give ([`OnnxSession`] runs
+    /// All nodes that cannot be traced, by name; a node that needs a value which only a run can give ([`crate::onnx::OnnxSession`] runs
     /// such models).
     pub fn graph(&self, mode: Mode, shapes: &[Shape]) -> Result<Graph> {
         self.check_count(shapes.len())?;
