@@ -271,6 +271,18 @@ fn integers_are_exact_where_doubles_are_not() {
 }
 
 #[test]
+fn extremes_of_nothing_are_the_limits_of_the_type() {
+    for (dtype, low, high) in [(DType::Bool, 0.0, 1.0), (DType::U8, 0.0, 255.0), (DType::I8, -128.0, 127.0)] {
+        let trace = Trace::new(Mode::Eval);
+        let x = trace.input("x", [0, 1], dtype);
+        let (max, min) = (x.reduce(ReduceKind::Max, &[0], false), x.reduce(ReduceKind::Min, &[0], false));
+        let graph = trace.finish(&[("max", &max), ("min", &min)]).unwrap();
+        let found = interpret(&graph, &[("x", Array::zeros([0, 1], dtype))], &RunOptions::default()).unwrap();
+        assert_eq!([found[0].item().unwrap(), found[1].item().unwrap()], [low, high], "{dtype}");
+    }
+}
+
+#[test]
 fn random_numbers_depend_on_seed_purpose_layer_and_step_alone() {
     let trace = Trace::new(Mode::Train);
     let scope = trace.enter("fc");

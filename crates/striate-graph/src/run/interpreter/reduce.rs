@@ -2,7 +2,7 @@
 
 use super::Call;
 use super::convert::{floats, from_integers, integers};
-use crate::{Array, Element, Op, ReduceKind, Result};
+use crate::{Array, DType, Element, Op, ReduceKind, Result};
 use striate_kernels::reference::{
     Float, reference_arg_extreme, reference_cumsum, reference_log_softmax, reference_reduce, reference_reduce_i64,
     reference_softmax, reference_top_k,
@@ -17,6 +17,11 @@ pub(super) fn run(call: &Call) -> Result<Array> {
         Op::Reduce { kind, axes, .. } => {
             let mut out = vec![0; call.node.shape.numel()];
             reference_reduce_i64(*kind, x.shape(), &integers(x), axes, &mut out);
+            if x.numel() == 0
+                && let Some(limit) = extreme_of_nothing(*kind, call.dtype)
+            {
+                out.fill(limit);
+            }
             from_integers(&call.node.shape, out, call.dtype)
         }
         Op::ArgReduce { max, axis, .. } => {
@@ -59,6 +64,23 @@ fn reduce<T: Float + Element>(call: &Call, kind: ReduceKind, axes: &[usize]) -> 
     let mut out = vec![T::ZERO; call.node.shape.numel()];
     reference_reduce(kind, call.inputs[0].shape(), &floats::<T>(call.inputs[0]), axes, &mut out);
     Ok(out)
+}
+
+/// The smallest number of a type for the maximum of no elements, the greatest for their minimum.
+fn extreme_of_nothing(kind: ReduceKind, dtype: DType) -> Option<i64> {
+    let (low, high) = match dtype {
+        DType::I8 => (i64::from(i8::MIN), i64::from(i8::MAX)),
+        DType::I16 => (i64::from(i16::MIN), i64::from(i16::MAX)),
+        DType::I32 => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        DType::U8 => (0, 255),
+        DType::Bool => (0, 1),
+        _ => (i64::MIN, i64::MAX),
+    };
+    match kind {
+        ReduceKind::Max => Some(low),
+        ReduceKind::Min => Some(high),
+        _ => None,
+    }
 }
 
 /// Sums of floats run in f64, of integers in i64.

@@ -205,7 +205,11 @@ fn space_to_depth(call: &mut Call) -> Answer {
     if !h.is_multiple_of(b) || !w.is_multiple_of(b) {
         return Err(format!("a map of {h}x{w} in blocks of {b}").into());
     }
-    let y = x.reshape([n, c, h / b, b, w / b, b]).permute(&[0, 3, 5, 1, 2, 4]);
+    let cut = x.reshape([n, c, h / b, b, w / b, b]);
+    let y = match call.attributes.word("mode", "DCR").as_str() {
+        "CRD" => cut.permute(&[0, 1, 3, 5, 2, 4]),
+        _ => cut.permute(&[0, 3, 5, 1, 2, 4]),
+    };
     Ok(y.reshape([n, c * b * b, h / b, w / b]).into())
 }
 
