@@ -7,8 +7,7 @@
 Each file of FOLDER/list.json goes through the verbs that read it. Each run must end with exit code 2 and one line on stderr, within 50 ms
 of wall time (the least of three) and 64 MiB of resident memory. Then it runs again under `strace -f`: it may start no process and open
 no connection, open nothing for writing and make or remove nothing, and read only files of FOLDER, /proc, /sys, and what the loader
-reads. `--trace-only` leaves out the times, for
-busy machines, and takes one verb for each file. Needs Linux and strace.
+reads. `--trace-only` leaves out the times, for busy machines. Needs Linux and strace.
 """
 
 import json
@@ -104,9 +103,8 @@ def main():
         return
     files = json.loads((folder / "list.json").read_text())
     with tempfile.TemporaryDirectory() as out:
-        for number, entry in enumerate(files, 1):
-            verbs = commands(binary, entry["file"], entry["graph"], pathlib.Path(out), folder)
-            for command in verbs if timed else verbs[number % len(verbs):][:1]:
+        for entry in files:
+            for command in commands(binary, entry["file"], entry["graph"], pathlib.Path(out), folder):
                 runs += 1
                 label = f"{command[1]} {entry['file']}"
                 if timed:

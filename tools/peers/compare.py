@@ -3,7 +3,9 @@
 
     cargo build --release
     $(tools/peers/setup.sh) tools/peers/compare.py infer resnet18 resnet50 --threads 2 --batch 1
-    $(tools/peers/setup.sh) tools/peers/compare.py train lenet:64 resnet18_cifar:64
+    $(tools/peers/setup.sh) tools/peers/compare.py train lenet:64 resnet18_cifar:64 --compile
+
+Without names, the models of the tables in docs/performance.md.
 
 Inference: from a float32 NCHW buffer of the user to the output. Training: forward, cross-entropy, backward and SGD with
 momentum and weight decay, the loss read at each step. Weights and pictures are random. The contestants take turns,
@@ -27,6 +29,11 @@ BINARY = Path(__file__).resolve().parents[2] / "target/release/striate"
 # (channels, side, classes) where a model does not take 3 x 224 x 224 and know 1000 classes
 SHAPES = {"lenet": (1, 28, 10), "resnet18_cifar": (3, 32, 10)}
 IMAGENET = (3, 224, 1000)
+TABLES = {
+    "infer": ["resnet18", "resnet50", "vgg16", "mobilenet_v2", "mobilenet_v3_large", "squeezenet1_1", "efficientnet_b0",
+              "densenet121", "shufflenet_v2_x1_0", "regnet_y_400mf", "convnext_tiny"],
+    "train": ["lenet:64", "lenet:256", "resnet18_cifar:64", "resnet18:8", "resnet50:8", "mobilenet_v2:8", "vgg11_bn:8"],
+}
 
 
 def build_torch(model, classes):
@@ -122,28 +129,33 @@ def train_contestants(args, model, batch, shape):
     channels, side, classes = shape
     torch.set_num_threads(args.threads)
 
-    def contestant(memory_format):
+    def contestant(memory_format, compiled=False):
         net = build_torch(model, classes).train().to(memory_format=memory_format)
         pictures = torch.randn(batch, channels, side, side).to(memory_format=memory_format)
         labels = torch.randint(classes, (batch,))
+        forward = torch.compile(net) if compiled else net
         optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
 
         def step():
             optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(net(pictures), labels)
+            loss = torch.nn.functional.cross_entropy(forward(pictures), labels)
             loss.backward()
             optimizer.step()
             return loss.item()
 
         return lambda: images_per_s(step, batch, args.seconds)
 
-    return {"torch": contestant(torch.contiguous_format), "torch channels_last": contestant(torch.channels_last)}
+    formats = {"torch": torch.contiguous_format, "torch channels_last": torch.channels_last}
+    ways = {name: contestant(layout) for name, layout in formats.items()}
+    if args.compile:
+        ways |= {f"{name} compiled": contestant(layout, compiled=True) for name, layout in formats.items()}
+    return ways
 
 
 def compare(args):
     contestants_of = {"infer": infer_contestants, "train": train_contestants}[args.verb]
     rows = []
-    for word in args.models:
+    for word in args.models or TABLES[args.verb]:
         model, _, batch = word.partition(":")
         batch = int(batch or args.batch)
         shape = SHAPES.get(model, IMAGENET)
@@ -170,11 +182,12 @@ def compare(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=["infer", "train"])
-    parser.add_argument("models", nargs="+", metavar="MODEL[:BATCH]", help="names from `striate models`")
+    parser.add_argument("models", nargs="*", metavar="MODEL[:BATCH]", help="names from `striate models`")
     parser.add_argument("--batch", type=int, default=1, help="where MODEL does not say (default 1)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="a contestant and round")
+    parser.add_argument("--compile", action="store_true", help="train: torch.compile as well, which needs a C++ compiler")
     parser.add_argument("--exact", action="store_true", help="striate's direct kernels only")
     parser.add_argument("--bin", type=Path, default=BINARY, help="default: target/release/striate")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")

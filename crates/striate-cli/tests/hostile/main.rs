@@ -80,10 +80,7 @@ fn each_is_refused_with_one_line_that_names_what_is_wrong() {
             assert!(names.insert(case.name.clone()), "two cases are named {}", case.name);
             let path = folder.join(&case.name);
             std::fs::write(&path, &case.bytes).unwrap();
-            // `tools/hostile/check.py` goes through all of them
-            let mut commands = commands(&case, path.to_str().unwrap(), place.path());
-            let command = commands.swap_remove(listed.len() % commands.len());
-            {
+            for command in commands(&case, path.to_str().unwrap(), place.path()) {
                 let words: Vec<&str> = command.iter().map(String::as_str).collect();
                 let done = common::run(&words);
                 let parts = case.parts.iter().map(String::as_str).chain([case.name.as_str(), "error: "]);
