@@ -599,4 +599,5 @@ fn an_expansion_and_its_depthwise_convolution_are_one_step_with_the_same_bits() 
     let x = noise(&[2, 6, 60, 50], 9);
     let (plain, tapped) = (check("pair", &build(false), &x), check("tapped pair", &build(true), &x));
     assert!(plain[0].bits_eq(&tapped[0]));
+    assert_eq!(program(&build(false)).step_count(), 4, "a permute, the pair, the projection, a permute back");
 }
