@@ -11,6 +11,18 @@ use std::ops::Range;
 #[derive(Clone, Debug)]
 struct Axis(Vec<Vec<usize>>);
 
+impl Axis {
+    /// Whether no place is in two windows.
+    fn disjoint(&self) -> bool {
+        self.0.windows(2).all(|pair| pair[0].last() < pair[1].first())
+    }
+
+    /// Whether each of so many places is in a window.
+    fn covers(&self, places: usize) -> bool {
+        self.0.iter().flatten().copied().eq(0..places)
+    }
+}
+
 /// A pool over `[n, h, w, c]`, its windows worked out.
 #[derive(Clone, Debug)]
 pub struct MaxPoolPlan {
@@ -53,17 +65,20 @@ impl MaxPoolPlan {
         let out = self.rows.0.len() * self.columns.0.len() * self.channels;
         assert!(x.len() == self.n * image && dx.len() == x.len() && dy.len() == self.n * out, "max pool");
         let dx = DisjointMut::new(dx);
+        let apart = self.rows.disjoint() && self.columns.disjoint();
+        let whole = self.rows.covers(self.input[0]) && self.columns.covers(self.input[1]);
         // Windows may overlap, so an image is one task.
         team.for_each(self.n, |n| {
             // SAFETY: each image is one task's own.
             let dx = unsafe { dx.slice_mut(n * image..(n + 1) * image) };
-            dx.fill(0.0);
-            isa.dispatch(Backward {
-                plan: self,
-                x: &x[n * image..(n + 1) * image],
-                dy: &dy[n * out..(n + 1) * out],
-                dx,
-            });
+            if !(apart && whole) {
+                dx.fill(0.0);
+            }
+            let (x, dy) = (&x[n * image..(n + 1) * image], &dy[n * out..(n + 1) * out]);
+            match apart {
+                true => isa.dispatch(BackwardApart { plan: self, x, dy, dx }),
+                false => isa.dispatch(Backward { plan: self, x, dy, dx }),
+            }
         });
     }
 }
@@ -181,6 +196,72 @@ impl Kernel for Backward<'_> {
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+/// The same where no input is in two windows: each is written once.
+struct BackwardApart<'a> {
+    plan: &'a MaxPoolPlan,
+    x: &'a [f32],
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+}
+
+impl Kernel for BackwardApart<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let BackwardApart { plan, x, dy, dx } = self;
+        let (c_all, w) = (plan.channels, plan.input[1]);
+        let mut dy = dy.chunks_exact(c_all);
+        let mut taps = Vec::new();
+        for rows in &plan.rows.0 {
+            for columns in &plan.columns.0 {
+                taps.clear();
+                for row in rows {
+                    taps.extend(columns.iter().map(|column| (row * w + column) * c_all));
+                }
+                let dy = dy.next().expect("one pixel a window");
+                // SAFETY: each tap is a pixel of the image, and the vectors do not leave its channels.
+                unsafe {
+                    let (x, dx) = (x.as_ptr(), dx.as_mut_ptr());
+                    match <[usize; 4]>::try_from(&taps[..]) {
+                        Ok(four) => route(s, &four, dy, (x, dx)),
+                        Err(_) => route(s, &taps, dy, (x, dx)),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes `dy`, a number a channel, to the first largest of the taps, and 0 to the others.
+///
+/// # Safety
+/// From each tap on, `x` is readable and `dx` is writable for as many floats as `dy` has.
+#[inline(always)]
+unsafe fn route<S: Simd, T: AsRef<[usize]>>(s: S, taps: &T, dy: &[f32], (x, dx): (*const f32, *mut f32)) {
+    let taps = taps.as_ref();
+    for c in (0..dy.len()).step_by(S::LANES) {
+        let left = dy.len() - c;
+        let (mut best, mut winner) = (s.splat(f32::NEG_INFINITY), s.zero());
+        // SAFETY: by contract; what is left of the channels ends each vector.
+        unsafe {
+            for (tap, at) in taps.iter().enumerate() {
+                let x = x.add(at + c);
+                let v = if left >= S::LANES { s.load(x) } else { s.load_partial(x, left) };
+                winner = beats(s, v, best, s.splat(tap as f32), winner);
+                best = beats(s, v, best, v, best);
+            }
+            let dy = dy.as_ptr().add(c);
+            let g = if left >= S::LANES { s.load(dy) } else { s.load_partial(dy, left) };
+            for (tap, at) in taps.iter().enumerate() {
+                let dx = dx.add(at + c);
+                let own = s.select(s.eq(winner, s.splat(tap as f32)), g, s.zero());
+                if left >= S::LANES { s.store(dx, own) } else { s.store_partial(dx, left, own) }
             }
         }
     }
