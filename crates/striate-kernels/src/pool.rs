@@ -17,9 +17,9 @@ impl Axis {
         self.0.windows(2).all(|pair| pair[0].last() < pair[1].first())
     }
 
-    /// Whether each of so many places is in a window.
-    fn covers(&self, places: usize) -> bool {
-        self.0.iter().flatten().copied().eq(0..places)
+    /// Whether pairs of neighbours cover so many places, one after the other.
+    fn pairs(&self, places: usize) -> bool {
+        self.0.iter().all(|window| window.len() == 2) && self.0.iter().flatten().copied().eq(0..places)
     }
 }
 
@@ -66,19 +66,16 @@ impl MaxPoolPlan {
         assert!(x.len() == self.n * image && dx.len() == x.len() && dy.len() == self.n * out, "max pool");
         let dx = DisjointMut::new(dx);
         let apart = self.rows.disjoint() && self.columns.disjoint();
-        let whole = self.rows.covers(self.input[0]) && self.columns.covers(self.input[1]);
+        let filled = apart && self.rows.pairs(self.input[0]) && self.columns.pairs(self.input[1]);
         // Windows may overlap, so an image is one task.
         team.for_each(self.n, |n| {
             // SAFETY: each image is one task's own.
             let dx = unsafe { dx.slice_mut(n * image..(n + 1) * image) };
-            if !(apart && whole) {
+            if !filled {
                 dx.fill(0.0);
             }
             let (x, dy) = (&x[n * image..(n + 1) * image], &dy[n * out..(n + 1) * out]);
-            match apart {
-                true => isa.dispatch(BackwardApart { plan: self, x, dy, dx }),
-                false => isa.dispatch(Backward { plan: self, x, dy, dx }),
-            }
+            isa.dispatch(Backward { plan: self, apart, x, dy, dx });
         });
     }
 }
@@ -161,6 +158,8 @@ impl Window<'_> {
 
 struct Backward<'a> {
     plan: &'a MaxPoolPlan,
+    /// No input is in two windows.
+    apart: bool,
     x: &'a [f32],
     dy: &'a [f32],
     dx: &'a mut [f32],
@@ -171,11 +170,19 @@ impl Kernel for Backward<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Backward { plan, x, dy, dx } = self;
+        let Backward { plan, apart, x, dy, dx } = self;
         let (c_all, w) = (plan.channels, plan.input[1]);
         let ow = plan.columns.0.len();
         for (oy, rows) in plan.rows.0.iter().enumerate() {
             for (ox, columns) in plan.columns.0.iter().enumerate() {
+                if let (true, &[top, bottom], &[left, right]) = (apart, &rows[..], &columns[..]) {
+                    let taps = [(top, left), (top, right), (bottom, left), (bottom, right)];
+                    let taps = taps.map(|(row, column)| (row * w + column) * c_all);
+                    let dy = &dy[(oy * ow + ox) * c_all..][..c_all];
+                    // SAFETY: each tap is a pixel of the image.
+                    unsafe { route(s, taps, dy, (x.as_ptr(), dx.as_mut_ptr())) }
+                    continue;
+                }
                 for c in (0..c_all).step_by(S::LANES) {
                     let left = c_all - c;
                     let taps =
@@ -201,50 +208,12 @@ impl Kernel for Backward<'_> {
     }
 }
 
-/// The same where no input is in two windows: each is written once.
-struct BackwardApart<'a> {
-    plan: &'a MaxPoolPlan,
-    x: &'a [f32],
-    dy: &'a [f32],
-    dx: &'a mut [f32],
-}
-
-impl Kernel for BackwardApart<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let BackwardApart { plan, x, dy, dx } = self;
-        let (c_all, w) = (plan.channels, plan.input[1]);
-        let mut dy = dy.chunks_exact(c_all);
-        let mut taps = Vec::new();
-        for rows in &plan.rows.0 {
-            for columns in &plan.columns.0 {
-                taps.clear();
-                for row in rows {
-                    taps.extend(columns.iter().map(|column| (row * w + column) * c_all));
-                }
-                let dy = dy.next().expect("one pixel a window");
-                // SAFETY: each tap is a pixel of the image, and the vectors do not leave its channels.
-                unsafe {
-                    let (x, dx) = (x.as_ptr(), dx.as_mut_ptr());
-                    match <[usize; 4]>::try_from(&taps[..]) {
-                        Ok(four) => route(s, &four, dy, (x, dx)),
-                        Err(_) => route(s, &taps, dy, (x, dx)),
-                    }
-                }
-            }
-        }
-    }
-}
-
 /// Writes `dy`, a number a channel, to the first largest of the taps, and 0 to the others.
 ///
 /// # Safety
 /// From each tap on, `x` is readable and `dx` is writable for as many floats as `dy` has.
 #[inline(always)]
-unsafe fn route<S: Simd, T: AsRef<[usize]>>(s: S, taps: &T, dy: &[f32], (x, dx): (*const f32, *mut f32)) {
-    let taps = taps.as_ref();
+unsafe fn route<S: Simd>(s: S, taps: [usize; 4], dy: &[f32], (x, dx): (*const f32, *mut f32)) {
     for c in (0..dy.len()).step_by(S::LANES) {
         let left = dy.len() - c;
         let (mut best, mut winner) = (s.splat(f32::NEG_INFINITY), s.zero());
