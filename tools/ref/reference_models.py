@@ -82,6 +82,23 @@ def labels(step, count, num_classes=10):
     return torch.from_numpy(((top * np.uint64(num_classes)) >> np.uint64(24)).astype(np.int64))
 
 
+# PyTorch's float32 has more than one rounding: oneDNN's kernels on either layout of the maps, and its own kernels.
+FLOAT32_RUNS = (
+    (torch.contiguous_format, True),
+    (torch.channels_last, True),
+    (torch.contiguous_format, False),
+)
+
+
+def in_each_float32(compute):
+    """What `compute(layout)` returns in each of PyTorch's ways to compute a net in float32."""
+    results = []
+    for layout, onednn in FLOAT32_RUNS:
+        with torch.backends.mkldnn.flags(enabled=onednn):
+            results.append(compute(layout))
+    return results
+
+
 def bit_checksum(values):
     """Sum over j of (bits of float32 element j) * (2 j + 1), modulo 2^64."""
     bits = values.detach().contiguous().view(-1).numpy().view(np.uint32).astype(np.uint64)

@@ -26,13 +26,13 @@ def floats(net):
     return {k: v.detach().clone() for k, v in net.state_dict().items() if v.is_floating_point()}
 
 
-def train(net, shape, dtype, start):
+def train(net, shape, dtype, start, layout=torch.contiguous_format):
     """Losses, the first step's logits and those of an evaluation; the state after the first step and the last."""
-    net = copy.deepcopy(net).to(dtype).train()
+    net = copy.deepcopy(net).to(dtype, memory_format=layout).train()
     optimizer = torch.optim.SGD(net.parameters(), **SGD)
     losses, states, first = [], [], None
     for step in range(STEPS):
-        logits = net(ref.images(start + step, (BATCH, *shape)).to(dtype))
+        logits = net(ref.images(start + step, (BATCH, *shape)).to(dtype, memory_format=layout))
         loss = F.cross_entropy(logits, ref.labels(start + step, BATCH))
         optimizer.zero_grad()
         loss.backward()
@@ -56,32 +56,35 @@ def norm(values):
     return sum(v.double().pow(2).sum().item() for v in values) ** 0.5
 
 
+def distances(state32, state64, initial, trainable):
+    """How far a float32 state lies from float64's: of the parameters' norm, and of how far they have moved."""
+    together = norm([state32[k] - state64[k] for k in trainable])
+    return dict(of_parameters=together / norm([state64[k] for k in trainable]),
+                of_update=together / norm([state64[k] - initial[k] for k in trainable]))
+
+
 def trajectory(name, net, shape, start):
     ref.fill_by_formula(net)
     initial, trainable = floats(net), [k for k, _ in net.named_parameters()]
-    out32, states32 = train(net, shape, torch.float32, start)
+    runs32 = ref.in_each_float32(lambda layout: train(net, shape, torch.float32, start, layout))
     out64, states64 = train(net, shape, torch.float64, start)
-    t = {**out32, **{f"{k}64": v for k, v in out64.items()}, "after": samples(states32), "after64": samples(states64)}
-    distances = []
-    for a, b in zip(states32, states64):
-        apart = {k: (norm([a[k] - b[k]]), norm([b[k] - initial[k]])) for k in trainable}
-        together = norm([a[k] - b[k] for k in trainable])
-        of_update = together / norm([b[k] - initial[k] for k in trainable])
-        distances.append(dict(of_parameters=together / norm([b[k] for k in trainable]), of_update=of_update,
-                              of_each_update={k: float(f"{d / u:.3e}") for k, (d, u) in apart.items()}))
-        print(f"  {name}: float32 is {distances[-1]['of_parameters']:.1e} of the parameters from float64, {of_update:.1e} "
-              f"of the update")
-    print(f"  losses {', '.join(f'{v:.3f}' for v in out64['loss'])}; float32 is "
-          f"{(out32['loss'] - out64['loss']).abs().max():.1e} from them")
+    t = {**runs32[0][0], **{f"{k}64": v for k, v in out64.items()}, "after64": samples(states64)}
+    t["loss"] = torch.stack([out["loss"] for out, _ in runs32])
+    apart = [[distances(a, b, initial, trainable) for a, b in zip(states, states64)] for _, states in runs32]
+    farthest = [{k: max(run[state][k] for run in apart) for k in apart[0][state]} for state in range(len(states64))]
+    for each in farthest:
+        print(f"  {name}: float32 is up to {each['of_parameters']:.1e} of the parameters from float64, {each['of_update']:.1e} of the update")
+    print(f"  losses {', '.join(f'{v:.3f}' for v in out64['loss'])}; float32 is up to "
+          f"{', '.join(f'{v:.1e}' for v in (t['loss'] - out64['loss']).abs().amax(1))} from them")
     f.add(f"{name}_{start}", name, dict(num_classes=10), t, "README.md: Numbers by formula, Trajectories",
           input_shape=[BATCH, *shape], first_step=start, optimizer=dict(name="SGD", **SGD), states_after_steps=[1, STEPS],
           names=list(initial), shapes=[list(v.shape) for v in initial.values()],
           checksums=[ref.bit_checksum(v) for v in initial.values()],
           input_checksums=[ref.bit_checksum(ref.images(s, (BATCH, *shape))) for s in [*range(start, start + STEPS), "eval"]],
-          labels=[ref.labels(s, BATCH).tolist() for s in range(start, start + STEPS)], float32_distance=distances)
+          labels=[ref.labels(s, BATCH).tolist() for s in range(start, start + STEPS)], float32_distance=farthest)
 
 
-# Three runs of each: whether a ReLU's input falls within rounding of 0 on this side or that is chance, and moves all steps behind it.
+# Three runs of each, on batches of their own.
 for start in (0, STEPS, 2 * STEPS):
     trajectory("lenet", ref.lenet(), (1, 28, 28), start)
     trajectory("resnet18_cifar", ref.resnet18_cifar(), (3, 32, 32), start)

@@ -191,9 +191,10 @@ fn max_pool_and_its_gradient() {
         sliding([3, 2], [1, 3], [1, 0, 0, 1], [2, 1], false),
         Windows::Adaptive { out: [3, 2] },
     ];
-    for windows in windows {
+    // An odd side leaves a row that no window of 2x2 reaches; even sides are tiled.
+    for (windows, h) in windows.into_iter().flat_map(|windows| [(windows, 9), (windows, 8)]) {
         for c in [1, 16, 21] {
-            let (n, h, w) = (3, 9, 8);
+            let (n, w) = (3, 8);
             let shape = PoolShape::new(n * c, [h, w], windows).unwrap();
             let [oh, ow] = shape.output;
             // Whole numbers, so that there are ties.
