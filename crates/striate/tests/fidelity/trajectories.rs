@@ -1,5 +1,8 @@
 //! Ten training steps of whole nets from the same weights, held against PyTorch's float64 run: at most three times as far
-//! from it as PyTorch's own float32 run, or 1e-4, in one of three runs at least, each on batches of its own.
+//! from it as PyTorch's own float32, or 1e-4.
+//!
+//! PyTorch's float32 is the farthest of three ways in which it computes the same net: contiguous maps, channels_last, and without oneDNN.
+//! A deep net doubles a rounding many times in ten steps, so that one way alone may lie near float64 at a step by luck.
 
 use crate::common::{Case, formula, load_family};
 use striate::graph::{Array, CompileOptions, DType, Mode, ParamKind, Parameter, Program, Session, Trace};
@@ -33,13 +36,12 @@ fn cells(net: &dyn Module) -> Vec<(String, Parameter)> {
     net.named_parameters().into_iter().chain(net.buffers()).collect()
 }
 
-/// Squared L2 distances over parameters, estimated from the samples: of the state from float64's, of PyTorch's float32 from
-/// float64's, of float64's from the start, and of float64's from zero.
-fn distances(case: &Case, net: &dyn Module, state: usize) -> [f64; 4] {
-    let ((shape, exact), (_, torch)) = (case.f64("after64"), case.f32("after"));
-    let row = state * shape[1]..(state + 1) * shape[1];
-    let (exact, torch) = (&exact[row.clone()], &torch[row]);
-    let (mut at, mut sums) = (0, [0.0; 4]);
+/// Squared L2 distances over parameters, estimated from the samples: of the state from float64's, of float64's from the start,
+/// and of float64's from zero.
+fn distances(case: &Case, net: &dyn Module, state: usize) -> [f64; 3] {
+    let (shape, exact) = case.f64("after64");
+    let exact = &exact[state * shape[1]..(state + 1) * shape[1]];
+    let (mut at, mut sums) = (0, [0.0; 3]);
     let cells = cells(net);
     for name in case.json["names"].as_array().unwrap().iter().map(|n| n.as_str().unwrap()) {
         let cell = &cells.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name}")).1;
@@ -53,9 +55,9 @@ fn distances(case: &Case, net: &dyn Module, state: usize) -> [f64; 4] {
             };
         let start = formula::initial(name, &cell.shape(), normed);
         let weight = now.len() as f64 / samples.len() as f64;
-        for (index, (want, torch)) in samples.iter().zip(exact[at..].iter().zip(&torch[at..])) {
+        for (index, want) in samples.iter().zip(&exact[at..]) {
             let from = |value: f32| f64::from(value) - want;
-            let parts = [from(now[*index]), from(*torch), from(start[*index]), *want];
+            let parts = [from(now[*index]), from(start[*index]), *want];
             // Running statistics are part of the state, but not of the distance that PyTorch's run was measured by.
             if cell.kind() == ParamKind::Weight {
                 sums.iter_mut().zip(parts).for_each(|(sum, part)| *sum += weight * part * part);
@@ -64,6 +66,23 @@ fn distances(case: &Case, net: &dyn Module, state: usize) -> [f64; 4] {
         at += samples.len();
     }
     sums
+}
+
+/// The losses that lie too far from float64's. How far PyTorch's float32 lies from them at a step may be small by luck: the farthest of
+/// its runs so far is the measure.
+fn far_losses(case: &Case, losses: &[f64]) -> Vec<String> {
+    let ((_, truth), (_, torch)) = (case.f64("loss64"), case.f32("loss"));
+    let (mut problems, mut so_far) = (Vec::new(), 0.0_f64);
+    for (step, (loss, truth)) in losses.iter().zip(&truth).enumerate() {
+        let theirs = torch.iter().skip(step).step_by(losses.len()).map(|theirs| (f64::from(*theirs) - truth).abs());
+        so_far = theirs.fold(so_far, f64::max);
+        let ours = (loss - truth).abs();
+        if ours > (3.0 * so_far).max(1e-4 * truth.abs()) {
+            problems
+                .push(format!("loss of step {}: {loss}, float64 {truth}, PyTorch up to {so_far:.1e} off", step + 1));
+        }
+    }
+    problems
 }
 
 /// Ten steps, by direct convolutions alone or as by default. Winograd's rounding is allowed 1e-4 of the output's size where a direct
@@ -101,36 +120,17 @@ fn follow(case: &Case, exact: bool) -> Result<(), String> {
             problems.extend(case.check_close("first_logits", first.shape(), first.f32s().unwrap(), allowed).err());
         }
         if let Some(state) = [0, 9].iter().position(|s| *s == step) {
-            let [ours, torch, moved, size] = distances(case, &*net, state);
-            let mut judge = |of: &str, whole: f64| {
-                let (ours, torch) = ((ours / whole).sqrt(), (torch / whole).sqrt());
+            let [ours, moved, size] = distances(case, &*net, state);
+            for (of, whole) in [("of_parameters", size), ("of_update", moved)] {
+                let torch = case.json["float32_distance"][state][of].as_f64().unwrap();
+                let ours = (ours / whole).sqrt();
                 if ours > (3.0 * torch).max(1e-4) {
-                    problems.push(format!("after step {}: {ours:.2e} of {of}, PyTorch {torch:.2e}", step + 1));
+                    problems.push(format!("after step {}: {ours:.2e} {of}, PyTorch {torch:.2e}", step + 1));
                 }
-            };
-            judge("the parameters", size);
-            // After one step the update of a deep net hangs on whether a ReLU's input within rounding of 0 falls on this side
-            // or on that: one flip is 1e-3 of it, in PyTorch's float32 as in ours, and not in the same places.
-            if state == 1 || case.layer == "lenet" {
-                judge("the update", moved);
             }
         }
     }
-    let (_, truth) = case.f64("loss64");
-    let (_, torch) = case.f32("loss");
-    for (step, loss) in losses.iter().enumerate() {
-        let (ours, theirs) = ((loss - truth[step]).abs(), (f64::from(torch[step]) - truth[step]).abs());
-        // A single step's distance may be small by luck: the largest so far is the measure.
-        let so_far = (0..=step).map(|s| (f64::from(torch[s]) - truth[s]).abs()).fold(theirs, f64::max);
-        if ours > (3.0 * so_far).max(1e-4 * truth[step].abs()) {
-            problems.push(format!(
-                "loss of step {}: {loss}, float64 {}, PyTorch {}",
-                step + 1,
-                truth[step],
-                torch[step]
-            ));
-        }
-    }
+    problems.extend(far_losses(case, &losses));
     match problems.is_empty() {
         true => Ok(()),
         false => Err(format!("{}, exact: {exact}: {}", case.name, problems.join("; "))),
@@ -141,6 +141,7 @@ fn follow(case: &Case, exact: bool) -> Result<(), String> {
 fn ten_steps_stay_as_close_as_pytorchs() {
     let cases = load_family("trajectories");
     for exact in [true, false] {
-        crate::report("trajectories", cases.len(), &crate::of_all_runs(&cases, |case| follow(case, exact)));
+        let failures: Vec<String> = cases.iter().filter_map(|case| follow(case, exact).err()).collect();
+        crate::report("trajectories", cases.len(), &failures);
     }
 }

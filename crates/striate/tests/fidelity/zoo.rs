@@ -1,5 +1,8 @@
-//! The smallest net of each family: one training step and an evaluation, held against PyTorch's float64 run: at most three times
-//! as far from it as PyTorch's own float32 run, or 1e-4 (logits) and 1e-3 (gradients), on one of three batches at least.
+//! The smallest net of each family: one training step and an evaluation on three batches, held against PyTorch's float64 run: at most
+//! three times as far from it as PyTorch's own float32, or 1e-4 (logits) and 1e-3 (gradients).
+//!
+//! PyTorch's float32 is the farthest of the ways in which it computes the net (see `trajectories`), on any of the batches: a ReLU whose
+//! input lies within rounding of 0 moves a gradient by as much as 1e-2, on one batch and not on another.
 
 use crate::common::{Case, formula, load_family};
 use striate::graph::{Array, CompileOptions, DType, Mode, Program, Session, Tensor, Trace, gradients};
@@ -136,6 +139,6 @@ fn follow(case: &Case) -> Result<(), String> {
 #[test]
 fn the_smallest_net_of_each_family_computes_and_learns_as_torchvisions() {
     let cases = load_family("zoo");
-    let failures = crate::of_all_runs(&cases, follow);
+    let failures: Vec<String> = cases.iter().filter_map(|case| follow(case).err()).collect();
     crate::report("zoo", cases.len(), &failures);
 }
