@@ -1,9 +1,10 @@
 //! K4, depthwise convolutions and those of small groups: a vector of channels by some neighbouring pixels of a row, read where they lie.
 //!
-//! A group of as many input as output channels lies in one vector, several groups beside each other: their inputs are the same lanes. For each
+//! The groups of a vector of output channels lie beside each other, and so do their inputs, which are no more. For each
 //! input of a group in turn, a permutation brings it to all lanes of its own group. With groups of one there is nothing to permute.
 //!
-//! An input of a filter row is loaded once for all the outputs of the tile that see it. Rows outside the source are left out, columns
+//! An input of a row of 3, 5 or 7 neighbouring taps is loaded once for all the outputs of the tile that see it, other rows are walked tap by
+//! tap. Rows outside the source are left out, columns
 //! outside count as zeros, and each output is one chain of multiply-adds over the taps in order: its bits do not depend on the tile.
 
 use super::direct::{Buffers, Problem};
@@ -39,15 +40,20 @@ pub(super) struct Depthwise {
 }
 
 impl Depthwise {
-    /// True for what the tiles can compute: 3 neighbouring columns, of depthwise filters also 5 or 7; steps of 1 or 2.
+    /// True for what the tiles can compute: groups whose inputs fit in the vector of their outputs.
     pub fn suits(p: &Problem, isa: Isa) -> bool {
         let ascending = p.taps.iter().all(|taps| taps.windows(2).all(|pair| pair[1].offset > pair[0].offset));
-        let neighbours = p.taps[1].windows(2).all(|pair| pair[1].offset == pair[0].offset + 1);
-        let count = p.taps[1].len();
-        let columns = (count == 3 || (p.m_c == 1 && matches!(count, 5 | 7))) && matches!(p.step[1], 1 | 2);
-        let outputs = p.n * p.out[0] * p.out[1] > 0;
-        let lanes = p.m_c == p.k_c && p.m_c * 2 <= isa.lanes() && isa.lanes().is_multiple_of(p.m_c);
-        p.groups > 1 && lanes && ascending && neighbours && columns && outputs
+        let work = p.n * p.out[0] * p.out[1] * p.taps[0].len() * p.taps[1].len() > 0;
+        let lanes = p.k_c <= p.m_c && p.m_c * 2 <= isa.lanes() && isa.lanes().is_multiple_of(p.m_c);
+        p.groups > 1 && lanes && ascending && work
+    }
+
+    /// Columns of the filter and steps for which there is a tile of their own, or zeros: neighbours alone share inputs.
+    fn shared_columns(&self) -> (usize, usize) {
+        let (taps, step) = (&self.problem.taps[1], self.problem.step[1]);
+        let neighbours = taps.windows(2).all(|pair| pair[1].offset == pair[0].offset + 1);
+        let sizes = taps.len() == 3 || (self.is_depthwise() && matches!(taps.len(), 5 | 7));
+        if neighbours && sizes && matches!(step, 1 | 2) { (taps.len(), step) } else { (0, 0) }
     }
 
     pub fn new(problem: Problem, isa: Isa, weights: Weights) -> Self {
@@ -61,7 +67,7 @@ impl Depthwise {
         let band_rows = rows.div_ceil(bands);
         let at = |r: usize, c: usize| (r * p.dst_step[0] * p.dst[1] + c * p.dst_step[1]) * p.dst_pitch;
         let y_off = (0..band_rows).flat_map(|r| (0..columns).map(move |c| at(r, c))).collect();
-        let place = |lane: usize, input: usize| (lane / p.m_c * p.m_c + input) as u32 % isa.lanes() as u32;
+        let place = |lane: usize, input: usize| (lane / p.m_c * p.k_c + input) as u32 % isa.lanes() as u32;
         let indices = (0..p.k_c).map(|input| std::array::from_fn(|lane| place(lane, input))).collect();
         Depthwise { isa, weights, pixels: choose_pixels(isa, columns), chunk, band_rows, y_off, indices, problem }
     }
@@ -69,6 +75,12 @@ impl Depthwise {
     /// Pixels and output channels of a tile.
     pub fn tile(&self) -> (usize, usize) {
         (self.pixels, self.isa.lanes())
+    }
+
+    /// Used taps as kh * KW + kw, in the order of the sum.
+    pub fn used_taps(&self) -> Vec<usize> {
+        let [rows, columns] = &self.problem.taps;
+        rows.iter().flat_map(|r| columns.iter().map(|c| r.index * self.weights.kw + c.index)).collect()
     }
 
     fn taps(&self) -> usize {
@@ -141,16 +153,13 @@ impl Depthwise {
     /// Pixels of each block of the statistics, in order; the shape alone decides.
     pub fn stat_blocks(&self) -> Vec<usize> {
         let bands = self.problem.n * self.bands_per_image();
-        (0..bands).flat_map(|b| stats::split(self.band(b).1.len() * self.problem.out[1])).collect()
+        (0..bands)
+            .flat_map(|b| stats::split_to(self.band(b).1.len() * self.problem.out[1], self.stat_blocks_per_band()))
+            .collect()
     }
 
     fn stat_blocks_per_band(&self) -> usize {
         stats::split(self.y_off.len()).count()
-    }
-
-    /// Most statistics blocks there are.
-    pub fn max_stat_blocks(&self) -> usize {
-        self.problem.n * self.bands_per_image() * self.stat_blocks_per_band()
     }
 
     /// Does the items of `range`.
@@ -185,9 +194,10 @@ impl Kernel for Items<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let plan = self.plan;
+        let (columns, step) = plan.shared_columns();
         macro_rules! tiles {
             ($($grouped:literal $columns:literal $step:literal;)*) => {
-                match (!plan.is_depthwise(), plan.problem.taps[1].len(), plan.problem.step[1], plan.pixels) {
+                match (!plan.is_depthwise(), columns, step, plan.pixels) {
                     $(
                         ($grouped, $columns, $step, 8) => s.vectorize(OfSize::<$grouped, $columns, $step, 8>(self)),
                         ($grouped, $columns, $step, 7) => s.vectorize(OfSize::<$grouped, $columns, $step, 7>(self)),
@@ -197,11 +207,12 @@ impl Kernel for Items<'_> {
                 }
             };
         }
-        tiles! { false 3 1; false 3 2; false 5 1; false 5 2; false 7 1; false 7 2; true 3 1; true 3 2; }
+        tiles! { false 3 1; false 3 2; false 5 1; false 5 2; false 7 1; false 7 2; false 0 0; true 3 1; true 3 2; true 0 0; }
     }
 }
 
-/// [`Items`] for depthwise or `GROUPED` filters of `KW` columns, a step of `STEP` columns, and tiles of `P` pixels.
+/// [`Items`] for depthwise or `GROUPED` filters of `KW` columns, a step of `STEP` columns, and tiles of `P` pixels. With `KW` of 0, columns
+/// and step are those of the problem.
 struct OfSize<'a, const GROUPED: bool, const KW: usize, const STEP: usize, const P: usize>(Items<'a>);
 
 impl<const GROUPED: bool, const KW: usize, const STEP: usize, const P: usize> Kernel
@@ -237,18 +248,17 @@ fn run_item<S: Simd, const GROUPED: bool, const KW: usize, const STEP: usize, co
     let (image, rows) = plan.band(index);
     let channel = vectors.start * S::LANES;
     let lanes = plan.channels().min(vectors.end * S::LANES) - channel;
-    let pixel = |axis: usize, i: usize| i * p.dst_step[axis] + p.dst_origin[axis];
-    let start = ((image * p.dst[0] + pixel(0, rows.start)) * p.dst[1] + pixel(1, 0)) * p.dst_pitch + channel;
+    let start = p.dst_pixel(image, [rows.start, 0]) + channel;
     for (r, row) in rows.clone().enumerate() {
         let inside = rows_inside(p, row);
         let source = (row * p.step[0]) as isize;
         let line = Line {
-            x: b.x.as_ptr().wrapping_add(image * p.src[0] * p.src[1] * p.src_pitch + channel),
+            x: b.x.as_ptr().wrapping_add(image * p.src_image + channel / p.m_c * p.k_c),
             rows: &p.taps[0][inside.clone()],
             source,
             w: b.packed[vectors.start * plan.filters_len()..]
                 .as_ptr()
-                .wrapping_add(inside.start * p.k_c * KW * S::LANES),
+                .wrapping_add(inside.start * p.k_c * p.taps[1].len() * S::LANES),
             w_pitch: plan.filters_len(),
             y: start + r * p.dst_step[0] * p.dst[1] * p.dst_pitch,
             channel,
@@ -257,8 +267,10 @@ fn run_item<S: Simd, const GROUPED: bool, const KW: usize, const STEP: usize, co
             b,
         };
         for column in (0..p.out[1]).step_by(P) {
-            let first = (column * STEP) as isize + p.taps[1][0].offset;
-            let whole = first >= 0 && first as usize + (P - 1) * STEP + KW <= p.src[1] && column + P <= p.out[1];
+            let (columns, step) = (&p.taps[1], p.step[1]);
+            let first = (column * step) as isize + columns[0].offset;
+            let last = ((column + P - 1) * step) as isize + columns[columns.len() - 1].offset;
+            let whole = first >= 0 && last < p.src[1] as isize && column + P <= p.out[1];
             // SAFETY: the tables keep to the source; the outputs are this item's.
             unsafe {
                 match whole {
@@ -281,7 +293,7 @@ fn run_item<S: Simd, const GROUPED: bool, const KW: usize, const STEP: usize, co
     if let Some(partials) = b.partials {
         let offsets = &plan.y_off[..rows.len() * p.out[1]];
         let written = stats::Written { y: b.y.as_mut_ptr().wrapping_add(start), offsets, lanes };
-        let first = index * plan.stat_blocks_per_band();
+        let first = b.first_block + index * plan.stat_blocks_per_band();
         // SAFETY: the outputs that were just written; their part of the partial statistics.
         unsafe { stats::block_statistics(s, &written, partials, first, plan.channels(), channel) };
     }
@@ -297,7 +309,7 @@ fn rows_inside(p: &Problem, row: usize) -> Range<usize> {
 
 /// One row of outputs of one chunk of channels.
 struct Line<'a> {
-    /// The image's first pixel, at the chunk's first channel.
+    /// The image's first pixel, at the chunk's first input channel.
     x: *const f32,
     /// Filter rows inside the source, and the source row that offset 0 means.
     rows: &'a [super::direct::AxisTap],
@@ -340,7 +352,8 @@ impl Line<'_> {
                 self.vector::<S, GROUPED, KW, STEP, P, EDGE>(s, column, first, (vector, S::LANES));
             }
             if full * S::LANES < self.lanes {
-                self.vector::<S, GROUPED, KW, STEP, P, EDGE>(s, column, first, (full, self.lanes - full * S::LANES));
+                let rest = (full, self.lanes - full * S::LANES);
+                self.vector::<S, GROUPED, KW, STEP, P, EDGE>(s, column, first, rest);
             }
         }
     }
@@ -365,12 +378,92 @@ impl Line<'_> {
         (vector, n): (usize, usize),
     ) {
         let p = &self.plan.problem;
+        // SAFETY: by contract.
+        let acc = unsafe {
+            match KW {
+                0 => self.sum_taps::<S, GROUPED, P, EDGE>(s, column, (vector, n)),
+                _ => self.sum_neighbours::<S, GROUPED, KW, STEP, P, EDGE>(s, first, (vector, n)),
+            }
+        };
+        let count = if EDGE { P.min(p.out[1] - column) } else { P };
+        // SAFETY: by contract.
+        unsafe { self.finish::<S, P, EDGE>(s, acc, (column, count), (vector * S::LANES, n)) };
+    }
+
+    /// The inputs of a vector in the source row that `tap` sees, and how many of them there are for `n` outputs.
+    #[inline(always)]
+    fn inputs<S: Simd>(&self, tap: &super::direct::AxisTap, (vector, n): (usize, usize)) -> (*const f32, usize) {
+        let p = &self.plan.problem;
+        let row = (self.source + tap.offset) as usize;
+        if p.m_c == 1 {
+            return (self.x.wrapping_add(row * p.src_row + vector * S::LANES), n);
+        }
+        (self.x.wrapping_add(row * p.src_row + vector * S::LANES / p.m_c * p.k_c), n.div_ceil(p.m_c) * p.k_c)
+    }
+
+    /// The sums of `P` outputs from `column` on, tap by tap.
+    ///
+    /// # Safety
+    /// As [`Line::tile`].
+    #[inline(always)]
+    unsafe fn sum_taps<S: Simd, const GROUPED: bool, const P: usize, const EDGE: bool>(
+        &self,
+        s: S,
+        column: usize,
+        part: (usize, usize),
+    ) -> [S::V; P] {
+        let p = &self.plan.problem;
+        let (pitch, step) = (p.src_pitch as isize, p.step[1]);
+        let mut acc = [s.zero(); P];
+        let mut w = self.w.wrapping_add(part.0 * self.w_pitch);
+        for tap in self.rows {
+            let (x, n) = self.inputs::<S>(tap, part);
+            for indices in &self.plan.indices {
+                for tap in &p.taps[1] {
+                    let first = (column * step) as isize + tap.offset;
+                    // SAFETY: columns inside the source are read, filters of each tap are there.
+                    unsafe {
+                        let weight = s.load(w);
+                        for (m, sum) in acc.iter_mut().enumerate() {
+                            let at = first + (m * step) as isize;
+                            if !EDGE || (at >= 0 && at < p.src[1] as isize) {
+                                let input = load(s, x.wrapping_offset(at * pitch), n);
+                                let input = if GROUPED { permute(s, input, indices) } else { input };
+                                *sum = s.mul_add(input, weight, *sum);
+                            }
+                        }
+                    }
+                    w = w.wrapping_add(S::LANES);
+                }
+            }
+        }
+        acc
+    }
+
+    /// The same for `KW` neighbouring taps and a step of `STEP`; the first input column is `first`.
+    ///
+    /// # Safety
+    /// As [`Line::tile`].
+    #[inline(always)]
+    unsafe fn sum_neighbours<
+        S: Simd,
+        const GROUPED: bool,
+        const KW: usize,
+        const STEP: usize,
+        const P: usize,
+        const EDGE: bool,
+    >(
+        &self,
+        s: S,
+        first: isize,
+        part: (usize, usize),
+    ) -> [S::V; P] {
+        let p = &self.plan.problem;
         let pitch = p.src_pitch;
         let mut acc = [s.zero(); P];
-        let mut w = self.w.wrapping_add(vector * self.w_pitch);
+        let mut w = self.w.wrapping_add(part.0 * self.w_pitch);
         for tap in self.rows {
-            let row = (self.source + tap.offset) as usize;
-            let x = self.x.wrapping_add(row * p.src[1] * pitch + vector * S::LANES);
+            let (x, n) = self.inputs::<S>(tap, part);
             let x = x.wrapping_offset(first * pitch as isize);
             for indices in &self.plan.indices {
                 // SAFETY: columns inside the source are read, filters of each tap are there.
@@ -400,9 +493,7 @@ impl Line<'_> {
                 w = w.wrapping_add(KW * S::LANES);
             }
         }
-        let count = if EDGE { P.min(p.out[1] - column) } else { P };
-        // SAFETY: by contract.
-        unsafe { self.finish::<S, P, EDGE>(s, acc, (column, count), (vector * S::LANES, n)) };
+        acc
     }
 
     /// Bias, residual and a hot activation; writes the first `count` outputs.

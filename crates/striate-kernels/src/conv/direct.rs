@@ -39,9 +39,15 @@ pub(super) struct Problem {
     pub k_c: usize,
     /// Channels of one group of the destination.
     pub m_c: usize,
-    /// Floats from one pixel to the next in the source and in the destination: the channels, where nothing lies between.
+    /// Where the source's first pixel is, and floats from one pixel, row and image of it to the next.
+    pub src_start: usize,
     pub src_pitch: usize,
+    pub src_row: usize,
+    pub src_image: usize,
+    /// Floats from one pixel of the destination to the next: the channels, where nothing lies between.
     pub dst_pitch: usize,
+    /// Parts of a larger sum that have the same filters.
+    pub alike: usize,
 }
 
 impl Problem {
@@ -59,12 +65,31 @@ impl Problem {
         }
     }
 
+    /// The same sum over some channels of a larger source, dense but for them: `pitch` floats from one pixel to the next.
+    pub fn with_src_pitch(self, pitch: usize) -> Self {
+        let row = self.src[1] * pitch;
+        Problem { src_pitch: pitch, src_row: row, src_image: self.src[0] * row, ..self }
+    }
+
+    /// Floats from one output to the next in the destination, by rows and by columns.
+    pub fn dst_pitches(&self) -> [usize; 2] {
+        [self.dst_step[0] * self.dst[1] * self.dst_pitch, self.dst_step[1] * self.dst_pitch]
+    }
+
+    /// Where output (row, column) of an image lies in the destination.
+    pub fn dst_pixel(&self, image: usize, output: [usize; 2]) -> usize {
+        let at = |axis: usize| output[axis] * self.dst_step[axis] + self.dst_origin[axis];
+        ((image * self.dst[0] + at(0)) * self.dst[1] + at(1)) * self.dst_pitch
+    }
+
     /// A sum over channels alone has no geometry: all pixels become one column.
     fn flatten(&mut self) {
         let centred = self.taps.iter().all(|t| t.len() == 1 && t[0].offset == 0);
-        if centred && self.src == self.out && self.out == self.dst && self.step == [1, 1] {
+        let dense = self.src_row == self.src[1] * self.src_pitch && self.src_image == self.src[0] * self.src_row;
+        if centred && dense && self.src == self.out && self.out == self.dst && self.step == [1, 1] {
             let rows = [self.n * self.out[0] * self.out[1], 1];
             (self.n, self.src, self.out, self.dst) = (1, rows, rows, rows);
+            (self.src_row, self.src_image) = (self.src_pitch, rows[0] * self.src_pitch);
         }
     }
 
@@ -84,8 +109,6 @@ pub(super) struct Axis {
     pub step: usize,
     /// Source index of index 0 for output 0.
     pub base: isize,
-    /// Source indices from one index to the next.
-    pub src_step: usize,
     /// Indices beyond `(outputs - 1) * step` that the taps reach, plus one.
     pub reach: usize,
 }
@@ -94,20 +117,16 @@ impl Axis {
     pub fn new(taps: &[AxisTap], step: usize, packed: bool) -> Self {
         let low = taps.iter().map(|t| t.offset).min().unwrap_or(0);
         let high = taps.iter().map(|t| t.offset).max().unwrap_or(0);
-        if !packed {
-            return Axis { step, base: 0, src_step: 1, reach: high as usize + 1 };
-        }
-        match low == high {
-            // One tap: what lies between the steps is never read, so it is not packed.
-            true => Axis { step: 1, base: low, src_step: step, reach: 1 },
-            false => Axis { step, base: low, src_step: 1, reach: (high - low) as usize + 1 },
+        match packed {
+            true => Axis { step, base: low, reach: (high - low) as usize + 1 },
+            false => Axis { step, base: 0, reach: high as usize + 1 },
         }
     }
 
     /// Index that output 0 reads through `tap`.
     pub fn index(&self, tap: &AxisTap) -> usize {
         // `new` made every difference non-negative.
-        if self.src_step == 1 { (tap.offset - self.base) as usize } else { 0 }
+        (tap.offset - self.base) as usize
     }
 
     /// Indices that `outputs` neighbouring outputs read.
@@ -151,6 +170,8 @@ pub(super) struct Buffers<'a> {
     pub y: DisjointMut<'a, f32>,
     /// Means and centred sums of squares of each block of pixels, [blocks][2][OC].
     pub partials: Option<DisjointMut<'a, f32>>,
+    /// The block of the first band.
+    pub first_block: usize,
 }
 
 impl Direct {
@@ -161,15 +182,18 @@ impl Direct {
         // Pixels that are a multiple of 4 KiB apart fall into the same few lines of the first cache.
         let packed = !p.taps[0].is_empty() && (!p.is_inside() || (p.step[1] * p.src_pitch * 4).is_multiple_of(4096));
         let axes = [0, 1].map(|axis| Axis::new(&p.taps[axis], p.step[axis], packed));
-        let (pitch, columns) = match packed {
-            true => (packed_pitch(p.k_c, axes[1].step), axes[1].extent(p.out[1].max(1))),
-            false => (p.src_pitch, p.src[1]),
+        let columns = axes[1].extent(p.out[1].max(1));
+        let (pitch, row_pitch) = match packed {
+            true => {
+                let pitch = packed_pitch(p.k_c, axes[1].step);
+                (pitch, columns * pitch)
+            }
+            false => (p.src_pitch, p.src_row),
         };
-        let row_pitch = columns * pitch;
         let (run, taps) = place_taps(p, &axes, pitch, row_pitch);
         let nv = choose_nv(isa, p.m_c, p.k_c * p.taps[0].len() * p.taps[1].len(), p.n * p.out[0] * p.out[1]);
         let blocks = p.groups * p.m_c.div_ceil(nv * isa.lanes());
-        let row_bytes = 4 * p.k_c * p.step[0] * columns.min(p.step[1] * p.out[1] + axes[1].reach);
+        let row_bytes = 4 * p.k_c * p.step[0] * columns;
         let (band_rows, band_images) = choose_band(p.n, p.out, row_bytes, blocks);
         let mut direct = Direct {
             isa,
@@ -211,7 +235,7 @@ impl Direct {
     fn image_pitch(&self) -> usize {
         match self.packed {
             true => self.axes[0].extent(self.bands.band_rows) * self.row_pitch,
-            false => self.problem.src[0] * self.row_pitch,
+            false => self.problem.src_image,
         }
     }
 
@@ -259,17 +283,14 @@ impl Direct {
 
     /// Pixels of each block of the statistics, in order; the shape alone decides.
     pub fn stat_blocks(&self) -> Vec<usize> {
-        (0..self.bands.count()).flat_map(|b| stats::split(self.bands.pixels(&self.bands.get(b)))).collect()
+        (0..self.bands.count())
+            .flat_map(|b| stats::split_to(self.bands.pixels(&self.bands.get(b)), self.stat_blocks_per_band()))
+            .collect()
     }
 
     /// Statistics blocks of the largest band, and of all.
     fn stat_blocks_per_band(&self) -> usize {
         stats::split(self.x_off.len()).count()
-    }
-
-    /// Most statistics blocks there are.
-    pub fn max_stat_blocks(&self) -> usize {
-        self.bands.count() * self.stat_blocks_per_band()
     }
 
     /// Does the items of `range`; `scratch` has [`Direct::band_len`] floats.
@@ -289,28 +310,28 @@ impl Direct {
         let [rows, columns] = self.axes;
         let width = self.row_pitch / self.pitch;
         // Packed columns that lie inside the source.
-        let inside = |i: usize| columns.base + (i * columns.src_step) as isize;
+        let inside = |i: usize| columns.base + i as isize;
         let first = (0..width).find(|&i| inside(i) >= 0).unwrap_or(width);
         let end = (first..width).find(|&i| inside(i) >= p.src[1] as isize).unwrap_or(width);
         let mut lines = out.chunks_exact_mut(self.row_pitch);
         for image in band.images.clone() {
             for i in 0..rows.extent(band.rows.len()) {
                 let Some(line) = lines.next() else { return };
-                let row = rows.base + ((band.rows.start * rows.step + i) * rows.src_step) as isize;
+                let row = rows.base + (band.rows.start * rows.step + i) as isize;
                 if row < 0 || row >= p.src[0] as isize || first >= end {
                     line.fill(0.0);
                     continue;
                 }
                 line[..first * self.pitch].fill(0.0);
                 line[end * self.pitch..].fill(0.0);
-                let start = (image * p.src[0] + row as usize) * p.src[1] + inside(first) as usize;
+                let start = image * p.src_image + row as usize * p.src_row + inside(first) as usize * p.src_pitch;
                 let line = &mut line[first * self.pitch..end * self.pitch];
-                if self.pitch == p.k_c && p.src_pitch == p.k_c && columns.src_step == 1 {
-                    line.copy_from_slice(&x[start * p.src_pitch..][..line.len()]);
+                if self.pitch == p.k_c && p.src_pitch == p.k_c {
+                    line.copy_from_slice(&x[start..][..line.len()]);
                     continue;
                 }
                 for (c, pixel) in line.chunks_exact_mut(self.pitch).enumerate() {
-                    let from = (start + c * columns.src_step) * p.src_pitch + group * p.k_c;
+                    let from = start + c * p.src_pitch + group * p.k_c;
                     pixel[..p.k_c].copy_from_slice(&x[from..from + p.k_c]);
                 }
             }
@@ -371,16 +392,14 @@ fn run_item<S: Simd>(s: S, d: &Direct, b: &Buffers, scratch: &[f32], [index, gro
     let sum = d.taps.len() * d.run;
     let group_len = d.vectors() * S::LANES * sum;
     let channel = group * p.m_c + block * d.nv * S::LANES;
-    let pixel = |axis: usize, i: usize| i * p.dst_step[axis] + p.dst_origin[axis];
-    let dst =
-        ((band.images.start * p.dst[0] + pixel(0, band.rows.start)) * p.dst[1] + pixel(1, 0)) * p.dst_pitch + channel;
+    let dst = p.dst_pixel(band.images.start, [band.rows.start, 0]) + channel;
     let x = match d.packed {
         true => scratch.as_ptr(),
         // Outputs that no tap reaches read nothing; there may be more of them than source rows.
         false if d.taps.is_empty() => b.x.as_ptr(),
         false => {
-            let row = band.images.start * p.src[0] + band.rows.start * d.axes[0].step;
-            b.x[row * d.row_pitch + group * p.k_c..].as_ptr()
+            let row = band.images.start * p.src_image + band.rows.start * d.axes[0].step * p.src_row;
+            b.x[row + group * p.k_c..].as_ptr()
         }
     };
     debug_assert!(d.packed || d.pitch == p.src_pitch);
@@ -410,7 +429,7 @@ fn run_item<S: Simd>(s: S, d: &Direct, b: &Buffers, scratch: &[f32], [index, gro
         unsafe { stats::mask(s, &written, mask.as_ptr().wrapping_add(dst), bounds) };
     }
     if let Some(partials) = b.partials {
-        let first = index * d.stat_blocks_per_band();
+        let first = b.first_block + index * d.stat_blocks_per_band();
         // SAFETY: the outputs that this item has just written; their part of the partial statistics.
         unsafe { stats::block_statistics(s, &written, partials, first, p.m_c * p.groups, channel) };
     }

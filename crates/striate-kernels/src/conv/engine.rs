@@ -76,8 +76,7 @@ macro_rules! each {
 }
 
 impl Engine {
-    pub fn new(mut problem: Problem, isa: Isa, w: Weights, algorithms: Algorithms) -> Self {
-        problem.drop_dead_taps();
+    pub fn new(problem: Problem, isa: Isa, w: Weights, algorithms: Algorithms) -> Self {
         if Depthwise::suits(&problem, isa) {
             return Engine::Depthwise(Box::new(Depthwise::new(problem, isa, w)));
         }
@@ -110,6 +109,18 @@ impl Engine {
             Engine::Winograd(winograd) => ("conv2d_winograd4x4", winograd.tile()),
         };
         format!("{kind}{pass}_f32_{pixels}x{channels}")
+    }
+
+    /// What decides the order of the packed filters: the kind, the channels of a block, and the taps as kh * KW + kw.
+    pub fn packing(&self) -> String {
+        let (kind, channels, taps) = match self {
+            Engine::Direct(pair) => ("direct", pair.0.tile().1, pair.1.taps.clone()),
+            Engine::Depthwise(depthwise) => ("depthwise", depthwise.tile().1, depthwise.used_taps()),
+            Engine::Lanes(lanes) => ("lanes", lanes.tile().1, lanes.products().1.to_vec()),
+            Engine::Winograd(winograd) if winograd.edge() == 2 => ("winograd2x2", winograd.tile().1, Vec::new()),
+            Engine::Winograd(winograd) => ("winograd4x4", winograd.tile().1, Vec::new()),
+        };
+        format!("{kind} {channels} {taps:?}")
     }
 
     /// Floats of the packed filters.
@@ -165,11 +176,6 @@ impl Engine {
     /// Pixels of each block of the statistics, in order; the shape alone decides.
     pub fn stat_blocks(&self) -> Vec<usize> {
         each!(self, e => e.stat_blocks())
-    }
-
-    /// Most statistics blocks there are.
-    pub fn max_stat_blocks(&self) -> usize {
-        each!(self, e => e.max_stat_blocks())
     }
 
     /// Does the items of `range`; `scratch` has [`Engine::band_len`] floats.

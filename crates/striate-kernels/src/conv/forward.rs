@@ -1,11 +1,12 @@
 //! The forward convolution.
 
+use super::check_len;
 use super::direct::{AxisTap, Buffers, Problem};
-use super::engine::{Algorithms, Engine, Weights};
+use super::engine::{Algorithms, Weights};
 use super::epilogue::Epilogue;
 use super::shape::Conv2dShape;
 use super::stats;
-use super::{align_scratch, check_len, share_items};
+use super::sum::Sum;
 use crate::mem::DisjointMut;
 use crate::simd::Isa;
 use crate::threads::{Team, part};
@@ -31,11 +32,9 @@ use crate::threads::{Team, part};
 pub struct ForwardPlan {
     shape: Conv2dShape,
     isa: Isa,
-    engine: Engine,
+    sum: Sum,
     /// Floats from one pixel to the next, of input and output.
     pitches: [usize; 2],
-    /// Pixels of each block of the statistics.
-    blocks: Vec<usize>,
 }
 
 /// What [`ForwardPlan::run`] reads and writes.
@@ -53,9 +52,6 @@ pub struct ForwardArgs<'a> {
     /// At least [`ForwardPlan::scratch_len`] floats, contents of no meaning before and after.
     pub scratch: &'a mut [f32],
 }
-
-/// Floats at the end of scratch that alignment may cost.
-const SLACK: usize = 16;
 
 impl ForwardPlan {
     /// Plans the convolution.
@@ -75,13 +71,13 @@ impl ForwardPlan {
     pub fn pitched(shape: Conv2dShape, isa: Isa, algorithms: Algorithms, pitches: [usize; 2]) -> Self {
         shape.check().unwrap_or_else(|e| panic!("{e}"));
         assert!(pitches[0] >= shape.ic && pitches[1] >= shape.oc, "convolution: pitches {pitches:?} of {shape:?}");
-        let problem = Problem { src_pitch: pitches[0], dst_pitch: pitches[1], ..forward_problem(&shape) };
-        let plan = Self::with_engine(shape, isa, Engine::new(problem, isa, Weights::forward(&shape), algorithms));
+        let source = Problem { dst_pitch: pitches[1], ..forward_problem(&shape) }.with_src_pitch(pitches[0]);
+        let plan = Self::with_sum(shape, isa, Sum::new(vec![source], isa, Weights::forward(&shape), algorithms));
         ForwardPlan { pitches, ..plan }
     }
 
-    pub(super) fn with_engine(shape: Conv2dShape, isa: Isa, engine: Engine) -> Self {
-        ForwardPlan { shape, isa, pitches: [shape.ic, shape.oc], blocks: engine.stat_blocks(), engine }
+    pub(super) fn with_sum(shape: Conv2dShape, isa: Isa, sum: Sum) -> Self {
+        ForwardPlan { shape, isa, pitches: [shape.ic, shape.oc], sum }
     }
 
     /// The shape that was planned.
@@ -92,38 +88,29 @@ impl ForwardPlan {
     /// The kernel's name: `conv2d_f32_` (`conv2d_depthwise_f32_`, `conv2d_grouped_f32_`), the tile as pixels x output
     /// channels, the instruction set.
     pub fn kernel_name(&self) -> String {
-        format!("{}_{}", self.engine.name(""), self.isa)
+        format!("{}_{}", self.sum.name(""), self.isa)
     }
 
     /// Floats of the packed filters.
     pub fn packed_len(&self) -> usize {
-        self.engine.packed_len()
+        self.sum.packed_len()
     }
 
     /// How the filters are packed. Plans for the same layer and pass may share packed filters only where this is the same: the
     /// best order may differ between batch sizes.
     pub fn packing(&self) -> String {
-        self.engine.name("")
+        self.sum.packing()
     }
 
     /// Packs filters [OC, IC/groups, KH, KW] to `packed`, which has at least [`ForwardPlan::packed_len`] floats.
     pub fn pack(&self, team: &Team, w_oihw: &[f32], packed: &mut [f32]) {
         check_len("w", w_oihw.len(), self.shape.w_len());
-        let parts = DisjointMut::new(&mut packed[..self.packed_len()]);
-        team.for_each(self.engine.pack_tasks(), |task| self.engine.pack_task(task, w_oihw, parts));
+        self.sum.pack(team, w_oihw, packed);
     }
 
     /// Floats of scratch that [`ForwardPlan::run`] needs with a team of `threads`.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        threads * self.band_len() + self.partials_len() + SLACK
-    }
-
-    fn band_len(&self) -> usize {
-        self.engine.band_len().next_multiple_of(SLACK)
-    }
-
-    fn partials_len(&self) -> usize {
-        self.engine.max_stat_blocks() * stats::PARTS * self.shape.oc
+        self.sum.scratch_len(threads) + self.sum.partials_len(self.shape.oc)
     }
 
     /// `y = activation(conv(x, w) + bias + residual)`.
@@ -139,9 +126,11 @@ impl ForwardPlan {
         args.epilogue.bias.inspect(|b| check_len("bias", b.len(), shape.oc));
         args.epilogue.residual.inspect(|r| check_len("residual", r.len(), y_len));
         args.stats.as_ref().inspect(|s| check_len("stats", s.len(), 2 * shape.oc));
-        let scratch = align_scratch(args.scratch, self.scratch_len(team.threads()) - SLACK);
-        let (bands, partials) = scratch.split_at_mut(team.threads() * self.band_len());
-        let bands = DisjointMut::new(bands);
+        let have = args.scratch.len();
+        let (partials, bands) = args
+            .scratch
+            .split_at_mut_checked(self.sum.partials_len(shape.oc))
+            .unwrap_or_else(|| panic!("convolution: scratch has {have} floats"));
         let buffers = Buffers {
             x: args.x,
             packed: args.packed,
@@ -151,14 +140,10 @@ impl ForwardPlan {
             mask: None,
             y: DisjointMut::new(args.y),
             partials: args.stats.as_ref().map(|_| DisjointMut::new(&mut *partials)),
+            first_block: 0,
         };
-        team.run(|index, count| {
-            // SAFETY: each thread has its own band, and its own items; the sizes were checked.
-            unsafe {
-                let band = bands.slice_mut(index * self.band_len()..(index + 1) * self.band_len());
-                share_items(&[&self.engine], index, count, |_, range| self.engine.run_items(&buffers, range, band));
-            }
-        });
+        // SAFETY: the sizes were checked.
+        unsafe { self.sum.run(team, &buffers, bands) };
         if let Some(out) = args.stats {
             self.merge(team, partials, out);
         }
@@ -172,7 +157,7 @@ impl ForwardPlan {
     }
 
     fn merge(&self, team: &Team, partials: &[f32], out: &mut [f32]) {
-        if self.blocks.is_empty() {
+        if self.sum.blocks().is_empty() {
             return out.fill(0.0);
         }
         let channels = self.shape.oc;
@@ -182,7 +167,7 @@ impl ForwardPlan {
             // SAFETY: each thread has its own channels.
             let halves =
                 unsafe { [out.slice_mut(range.clone()), out.slice_mut(channels + range.start..channels + range.end)] };
-            stats::merge(partials, &self.blocks, channels, range, halves);
+            stats::merge(partials, self.sum.blocks(), channels, range, halves);
         });
     }
 }
@@ -207,7 +192,11 @@ pub(super) fn forward_problem(shape: &Conv2dShape) -> Problem {
         taps,
         k_c,
         m_c,
+        src_start: 0,
         src_pitch: shape.ic,
+        src_row: shape.iw * shape.ic,
+        src_image: shape.ih * shape.iw * shape.ic,
         dst_pitch: shape.oc,
+        alike: 1,
     }
 }

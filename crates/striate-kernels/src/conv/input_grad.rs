@@ -1,13 +1,14 @@
 //! The gradient of a convolution with respect to its input.
 
+use super::check_len;
 use super::direct::{AxisTap, Buffers, Problem};
-use super::engine::{Algorithms, Engine, Weights};
+use super::engine::{Algorithms, Weights};
 use super::epilogue::Activation;
 use super::shape::Conv2dShape;
-use super::{align_scratch, check_len, share_items};
+use super::sum::Sum;
 use crate::mem::DisjointMut;
 use crate::simd::Isa;
-use crate::threads::{Team, part};
+use crate::threads::Team;
 
 /// What is done to an input gradient before it is written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,10 +28,8 @@ pub struct GradEpilogue<'a> {
 pub struct InputGradPlan {
     shape: Conv2dShape,
     isa: Isa,
-    phases: Vec<Engine>,
+    sum: Sum,
 }
-
-const SLACK: usize = 16;
 
 impl InputGradPlan {
     /// Plans the gradient; `shape` is that of the forward convolution.
@@ -40,14 +39,14 @@ impl InputGradPlan {
     pub fn new(shape: Conv2dShape, isa: Isa, algorithms: Algorithms) -> Self {
         shape.check().unwrap_or_else(|e| panic!("{e}"));
         let weights = Weights::input_grad(&shape);
-        let phase = |origin: [usize; 2]| Engine::new(phase_problem(&shape, origin), isa, weights, algorithms);
         let rows = 0..shape.stride[0].min(shape.ih);
-        let phases = rows.flat_map(|r| (0..shape.stride[1].min(shape.iw)).map(move |c| [r, c])).map(phase).collect();
-        Self::with_engines(shape, isa, phases)
+        let origins = rows.flat_map(|r| (0..shape.stride[1].min(shape.iw)).map(move |c| [r, c]));
+        let phases = origins.map(|origin| phase_problem(&shape, origin)).collect();
+        Self::with_sum(shape, isa, Sum::new(phases, isa, weights, algorithms))
     }
 
-    pub(super) fn with_engines(shape: Conv2dShape, isa: Isa, phases: Vec<Engine>) -> Self {
-        InputGradPlan { shape, isa, phases }
+    pub(super) fn with_sum(shape: Conv2dShape, isa: Isa, sum: Sum) -> Self {
+        InputGradPlan { shape, isa, sum }
     }
 
     /// The forward convolution's shape.
@@ -58,44 +57,28 @@ impl InputGradPlan {
     /// The kernel's name: `conv2d_input_grad_f32_` (`conv2d_depthwise_input_grad_f32_`, …), the tile as pixels x input
     /// channels, the instruction set.
     pub fn kernel_name(&self) -> String {
-        format!("{}_{}", self.phases[0].name("_input_grad"), self.isa)
+        format!("{}_{}", self.sum.name("_input_grad"), self.isa)
     }
 
     /// Floats of the packed filters.
     pub fn packed_len(&self) -> usize {
-        self.phases.iter().map(|engine| engine.packed_len().next_multiple_of(SLACK)).sum()
+        self.sum.packed_len()
     }
 
     /// How the filters are packed; as [`super::ForwardPlan::packing`].
     pub fn packing(&self) -> String {
-        let phases: Vec<String> = self.phases.iter().map(|engine| engine.name("")).collect();
-        phases.join(" ")
+        self.sum.packing()
     }
 
     /// Packs filters [OC, IC/groups, KH, KW] to `packed`, which has at least [`InputGradPlan::packed_len`] floats.
     pub fn pack(&self, team: &Team, w_oihw: &[f32], packed: &mut [f32]) {
         check_len("w", w_oihw.len(), self.shape.w_len());
-        let mut parts = Vec::with_capacity(self.phases.len());
-        let mut rest = &mut packed[..self.packed_len()];
-        for engine in &self.phases {
-            let (part, after) = rest.split_at_mut(engine.packed_len().next_multiple_of(SLACK));
-            parts.push(DisjointMut::new(part));
-            rest = after;
-        }
-        team.run(|index, count| {
-            for (engine, packed) in self.phases.iter().zip(&parts) {
-                part(engine.pack_tasks(), index, count).for_each(|task| engine.pack_task(task, w_oihw, *packed));
-            }
-        });
+        self.sum.pack(team, w_oihw, packed);
     }
 
     /// Floats of scratch that [`InputGradPlan::run`] needs with a team of `threads`.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        threads * self.band_len() + SLACK
-    }
-
-    fn band_len(&self) -> usize {
-        self.phases.iter().map(|engine| engine.band_len().next_multiple_of(SLACK)).max().unwrap_or(0)
+        self.sum.scratch_len(threads)
     }
 
     /// `dx` [N, IH, IW, IC] from `dy` [N, OH, OW, OC]. All of `dx` is written.
@@ -117,26 +100,11 @@ impl InputGradPlan {
         residual.iter().for_each(|residual| check_len("the residual", residual.len(), self.shape.x_len()));
         mask.iter().for_each(|(mask, _)| check_len("the mask", mask.len(), self.shape.x_len()));
         assert!(packed.len() >= self.packed_len(), "packed filters: {} floats", packed.len());
-        let bands = DisjointMut::new(align_scratch(scratch, team.threads() * self.band_len()));
-        let dx = DisjointMut::new(dx);
-        let mut at = 0;
-        let mut work = Vec::with_capacity(self.phases.len());
-        for engine in &self.phases {
-            let packed = &packed[at..at + engine.packed_len()];
-            let (bias, activation, partials) = (None, Activation::None, None);
-            work.push((engine, Buffers { x: dy, packed, bias, residual, activation, mask, y: dx, partials }));
-            at += engine.packed_len().next_multiple_of(SLACK);
-        }
-        let engines: Vec<&Engine> = work.iter().map(|w| w.0).collect();
-        team.run(|index, count| {
-            // SAFETY: each thread has its own band, and its own items; phases write different pixels; the sizes were checked.
-            unsafe {
-                let band = bands.slice_mut(index * self.band_len()..(index + 1) * self.band_len());
-                share_items(&engines, index, count, |phase, range| {
-                    work[phase].0.run_items(&work[phase].1, range, band)
-                });
-            }
-        });
+        let (bias, activation, partials) = (None, Activation::None, None);
+        let y = DisjointMut::new(dx);
+        let buffers = Buffers { x: dy, packed, bias, residual, activation, mask, y, partials, first_block: 0 };
+        // SAFETY: the sizes were checked.
+        unsafe { self.sum.run(team, &buffers, scratch) };
     }
 }
 
@@ -163,7 +131,11 @@ pub(super) fn phase_problem(shape: &Conv2dShape, origin: [usize; 2]) -> Problem 
         taps,
         k_c: shape.oc_per_group(),
         m_c: shape.ic_per_group(),
+        src_start: 0,
         src_pitch: shape.oc,
+        src_row: shape.ow() * shape.oc,
+        src_image: shape.oh() * shape.ow() * shape.oc,
         dst_pitch: shape.ic,
+        alike: 1,
     }
 }

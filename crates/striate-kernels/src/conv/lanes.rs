@@ -209,16 +209,13 @@ impl Lanes {
 
     /// Pixels of each block of the statistics, in order; the shape alone decides.
     pub fn stat_blocks(&self) -> Vec<usize> {
-        (0..self.bands()).flat_map(|b| stats::split(self.band(b).1.len() * self.problem.out[1])).collect()
+        (0..self.bands())
+            .flat_map(|b| stats::split_to(self.band(b).1.len() * self.problem.out[1], self.stat_blocks_per_band()))
+            .collect()
     }
 
     fn stat_blocks_per_band(&self) -> usize {
         stats::split(self.y_off.len()).count()
-    }
-
-    /// Most statistics blocks there are.
-    pub fn max_stat_blocks(&self) -> usize {
-        self.bands() * self.stat_blocks_per_band()
     }
 
     /// Does the items of `range`; `scratch` has [`Lanes::band_len`] floats.
@@ -242,12 +239,12 @@ impl Lanes {
         let count = row_axis.extent(rows.len());
         assert!(count * self.row_pitch <= self.plane && out.len() >= self.band_len());
         for i in 0..count {
-            let row = row_axis.base + ((rows.start * row_axis.step + i) * row_axis.src_step) as isize;
+            let row = row_axis.base + (rows.start * row_axis.step + i) as isize;
             for remainder in 0..column_axis.step {
                 let first = i * self.row_pitch + remainder * self.phase * S::LANES;
                 // Packed column `index` is source column `base + index * step`.
-                let base = column_axis.base + (remainder * column_axis.src_step) as isize;
-                let step = column_axis.step * column_axis.src_step;
+                let base = column_axis.base + remainder as isize;
+                let step = column_axis.step;
                 let inside = match row >= 0 && row < p.src[0] as isize {
                     true => columns_inside(base, step, p.src[1], self.phase),
                     false => 0..0,
@@ -261,7 +258,7 @@ impl Lanes {
                     continue;
                 }
                 let column = (base + (inside.start * step) as isize) as usize;
-                let src = &x[((image * p.src[0] + row as usize) * p.src[1] + column) * p.src_pitch..];
+                let src = &x[image * p.src_image + row as usize * p.src_row + column * p.src_pitch..];
                 let out = &mut out[first + inside.start * S::LANES..];
                 spread.copy(s, src, step * p.src_pitch, inside.len(), out, self.plane);
             }
@@ -321,8 +318,7 @@ fn run_vector<S: Simd>(s: S, l: &Lanes, b: &Buffers, scratch: &[f32], index: usi
     let p = &l.problem;
     let (image, rows) = l.band(index);
     let channel = vector * S::LANES;
-    let pixel = |axis: usize, i: usize| i * p.dst_step[axis] + p.dst_origin[axis];
-    let dst = ((image * p.dst[0] + pixel(0, rows.start)) * p.dst[1] + pixel(1, 0)) * p.dst_pitch + channel;
+    let dst = p.dst_pixel(image, [rows.start, 0]) + channel;
     let row = Row {
         offsets: &l.offsets,
         w: b.packed[vector * l.offsets.len() * S::LANES..].as_ptr(),
@@ -358,7 +354,8 @@ fn run_vector<S: Simd>(s: S, l: &Lanes, b: &Buffers, scratch: &[f32], index: usi
     if let Some(partials) = b.partials {
         // SAFETY: the outputs that were just written; their part of the partial statistics.
         unsafe {
-            stats::block_statistics(s, &written, partials, index * l.stat_blocks_per_band(), l.channels(), channel)
+            let first = b.first_block + index * l.stat_blocks_per_band();
+            stats::block_statistics(s, &written, partials, first, l.channels(), channel);
         };
     }
 }

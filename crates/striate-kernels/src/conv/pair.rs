@@ -277,7 +277,7 @@ impl PairPlan {
 
 fn buffers<'a>(x: &'a [f32], layer: &PairLayer<'a>, y: DisjointMut<'a, f32>) -> Buffers<'a> {
     let PairLayer { packed, bias, activation } = *layer;
-    Buffers { x, packed, bias, residual: None, activation, mask: None, y, partials: None }
+    Buffers { x, packed, bias, residual: None, activation, mask: None, y, partials: None, first_block: 0 }
 }
 
 fn filters(shape: &Conv2dShape, direct: &Direct, isa: Isa) -> FilterLayout {

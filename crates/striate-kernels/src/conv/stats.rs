@@ -27,6 +27,11 @@ pub(super) fn split(pixels: usize) -> impl Iterator<Item = usize> {
     (0..blocks).map(move |b| pixels.min((b + 1) * MAX_BLOCK) - b * MAX_BLOCK)
 }
 
+/// The blocks of a band of `pixels`, where the largest band has `count` blocks: those that it lacks are empty.
+pub(super) fn split_to(pixels: usize, count: usize) -> impl Iterator<Item = usize> {
+    split(pixels).chain(std::iter::repeat(0)).take(count)
+}
+
 /// Applies `activation` in place.
 ///
 /// # Safety
@@ -165,18 +170,17 @@ unsafe fn moments<S: Simd>(s: S, y: *const f32, offsets: &[usize], n: usize) -> 
 }
 
 /// Joins the blocks' partial statistics in float64, in the order of the blocks: `out` [2, channels] gets mean and biased
-/// variance of the channels in `range`.
+/// variance of the channels in `range`. `counts` has the pixels of each block; of empty ones nothing is read.
 pub(super) fn merge(partials: &[f32], counts: &[usize], channels: usize, range: Range<usize>, out: [&mut [f32]; 2]) {
     let total: usize = counts.iter().sum();
     let [means, variances] = out;
     for (i, c) in range.enumerate() {
         let block = |b: usize, part: usize| partials[(PARTS * b + part) * channels + c] as f64;
         let block_mean = |b: usize| block(b, 0) + block(b, 1);
-        let sum: f64 = counts.iter().enumerate().map(|(b, &n)| n as f64 * block_mean(b)).sum();
+        let blocks = || counts.iter().enumerate().filter(|(_, n)| **n > 0);
+        let sum: f64 = blocks().map(|(b, &n)| n as f64 * block_mean(b)).sum();
         let mean = sum / total as f64;
-        let squares: f64 = counts
-            .iter()
-            .enumerate()
+        let squares: f64 = blocks()
             .map(|(b, &n)| {
                 let d = block_mean(b) - mean;
                 block(b, 2) + n as f64 * d * d

@@ -232,6 +232,49 @@ fn chosen_shapes() {
         Conv2dShape { ih: 1, iw: 9000, ic: 4, oc: 4, kh: 1, groups: 4, ..BASE },
         Conv2dShape { ih: 1, iw: 9000, ic: 2, oc: 3, kh: 1, ..BASE },
         Conv2dShape { n: 2, ih: 70, iw: 70, ic: 2, oc: 17, ..BASE },
+        // The last band has fewer blocks than the others.
+        Conv2dShape { n: 2, ih: 99, iw: 800, ic: 4, oc: 4, groups: 4, ..BASE },
+        // Cut into rectangles of which each sees other taps; into dense grids, some of one pixel.
+        Conv2dShape { n: 2, ih: 28, iw: 26, ic: 3, oc: 33, kh: 5, kw: 5, dilation: [12, 12], pads: [24; 4], ..BASE },
+        Conv2dShape { ih: 14, iw: 15, ic: 5, kh: 11, kw: 11, dilation: [2, 4], pads: [10, 20, 10, 20], ..BASE },
+        Conv2dShape {
+            n: 2,
+            ih: 17,
+            iw: 16,
+            kh: 7,
+            kw: 1,
+            dilation: [12, 1],
+            pads: [36, 0, 36, 0],
+            stride: [2, 1],
+            ..BASE
+        },
+        Conv2dShape {
+            n: 2,
+            groups: 32,
+            ic: 32,
+            oc: 64,
+            ih: 19,
+            iw: 18,
+            kh: 5,
+            kw: 5,
+            dilation: [4, 6],
+            pads: [8; 4],
+            stride: [3, 4],
+            ..BASE
+        },
+        Conv2dShape { n: 2, groups: 4, ic: 32, oc: 32, ih: 13, iw: 12, dilation: [4, 4], pads: [4; 4], ..BASE },
+        Conv2dShape {
+            n: 2,
+            groups: 20,
+            ic: 20,
+            oc: 20,
+            ih: 20,
+            iw: 21,
+            dilation: [2, 2],
+            stride: [2, 2],
+            pads: [2; 4],
+            ..BASE
+        },
     ];
     for shape in &shapes {
         check_shape(shape);
@@ -244,8 +287,8 @@ prop_compose! {
         channels in (1usize..20, 1usize..40),
         kernel in prop_oneof![Just([1, 1]), Just([3, 3]), Just([1, 7]), Just([7, 1]), Just([2, 3]), Just([5, 5])],
         stride in [1usize..5, 1usize..5],
-        pads in [0usize..4, 0usize..4, 0usize..4, 0usize..4],
-        dilation in [1usize..4, 1usize..4],
+        pads in [0usize..9, 0usize..9, 0usize..4, 0usize..4],
+        dilation in [1usize..6, 1usize..6],
         groups in prop_oneof![4 => Just(1usize), 1 => Just(2), 1 => Just(3), 1 => Just(5), 1 => Just(18)],
     ) -> Conv2dShape {
         let spans = [0, 1].map(|axis| dilation[axis] * (kernel[axis] - 1) + 1);

@@ -16,9 +16,9 @@ const DIRECT: f64 = 0.92;
 const PRODUCTS: f64 = 0.88;
 
 /// The edge of the tile, 2 or 4, with which the sum takes fewest cycles; none where sliding the filter takes fewer. Training looks
-/// at the batch, and packs the filters each time.
+/// at the batch, and packs the filters each time; parts that are alike share them.
 pub(super) fn choose_edge(p: &Problem, isa: Isa, training: bool) -> Option<usize> {
-    let images = if training { p.n as f64 } else { 1.0 };
+    let images = (p.alike * if training { p.n } else { 1 }) as f64;
     let pack = |positions: usize| match training {
         // Gathering a filter's taps takes as long as writing some dozen vectors.
         true => filter_bytes(p, positions) / WRITE + (p.k_c * p.m_c.div_ceil(isa.lanes())) as f64 * 200.0,

@@ -69,13 +69,21 @@ pub(super) struct Winograd {
 }
 
 impl Winograd {
-    /// The plan with the tile that makes it faster than the direct kernel, if there is one.
-    pub fn choose(problem: &Problem, isa: Isa, weights: Weights, algorithms: Algorithms) -> Option<Self> {
+    /// True where [`Winograd::choose`] has a plan.
+    pub fn is_worth(problem: &Problem, isa: Isa, algorithms: Algorithms) -> bool {
+        Self::choose_edge(problem, isa, algorithms).is_some()
+    }
+
+    fn choose_edge(problem: &Problem, isa: Isa, algorithms: Algorithms) -> Option<usize> {
         if algorithms == Algorithms::Exact || !suits(problem) {
             return None;
         }
-        let training = algorithms == Algorithms::FastTraining;
-        let edge = estimate::choose_edge(problem, isa, training)?;
+        estimate::choose_edge(problem, isa, algorithms == Algorithms::FastTraining)
+    }
+
+    /// The plan with the tile that makes it faster than the direct kernel, if there is one.
+    pub fn choose(problem: &Problem, isa: Isa, weights: Weights, algorithms: Algorithms) -> Option<Self> {
+        let edge = Self::choose_edge(problem, isa, algorithms)?;
         Some(Winograd::new(problem.clone(), isa, weights, edge))
     }
 
@@ -86,8 +94,10 @@ impl Winograd {
         let bands = choose_bands(p, edge, nv * isa.lanes());
         let tiles = bands.band_images * bands.band_rows.div_ceil(edge) * p.out[1].div_ceil(edge);
         let (inputs, products) = (Pitches::new(tiles, p.k_c), Pitches::new(tiles, nv * isa.lanes()));
-        let dst_pixel =
-            |image: usize, row: usize, column: usize| ((image * p.dst[0] + row) * p.dst[1] + column) * p.dst_pitch;
+        let [row_pitch, pitch] = p.dst_pitches();
+        let dst_pixel = |image: usize, row: usize, column: usize| {
+            image * p.dst[0] * p.dst[1] * p.dst_pitch + row * row_pitch + column * pitch
+        };
         let mut y_off = Vec::with_capacity(bands.most_pixels());
         for image in 0..bands.band_images {
             for row in 0..bands.band_rows {
@@ -159,16 +169,13 @@ impl Winograd {
 
     /// Pixels of each block of the statistics, in order; the shape alone decides.
     pub fn stat_blocks(&self) -> Vec<usize> {
-        (0..self.bands.count()).flat_map(|b| stats::split(self.bands.pixels(&self.bands.get(b)))).collect()
+        (0..self.bands.count())
+            .flat_map(|b| stats::split_to(self.bands.pixels(&self.bands.get(b)), self.stat_blocks_per_band()))
+            .collect()
     }
 
     fn stat_blocks_per_band(&self) -> usize {
         stats::split(self.y_off.len()).count()
-    }
-
-    /// Most statistics blocks there are.
-    pub fn max_stat_blocks(&self) -> usize {
-        self.bands.count() * self.stat_blocks_per_band()
     }
 
     /// Independent tasks of packing.
@@ -207,13 +214,7 @@ fn suits(p: &Problem) -> bool {
         let taps = &p.taps[axis];
         taps.len() == 3 && taps.windows(2).all(|pair| pair[1].offset == pair[0].offset + 1)
     };
-    p.groups == 1
-        && p.step == [1, 1]
-        && p.dst_step == [1, 1]
-        && p.dst == p.out
-        && p.n * p.out[0] * p.out[1] > 0
-        && consecutive(0)
-        && consecutive(1)
+    p.groups == 1 && p.step == [1, 1] && p.n * p.out[0] * p.out[1] > 0 && consecutive(0) && consecutive(1)
 }
 
 /// Bytes of transformed filters that stay in the second cache.

@@ -76,7 +76,8 @@ impl<const A: usize, const M: usize> Kernel for TransformInputs<'_, A, M> {
         let to = self.inputs.as_mut_ptr();
         for (tile, [image, row, column]) in tiles::<M>(plan, self.band).enumerate() {
             let first = [row as isize + p.taps[0][0].offset, column as isize + p.taps[1][0].offset];
-            let mut patch = Patch::new::<A>((self.x.as_ptr(), image), p.src, first, p.src_pitch);
+            let mut patch =
+                Patch::new::<A>(self.x[image * p.src_image..].as_ptr(), p.src, first, [p.src_row, p.src_pitch]);
             let whole = patch.rows == (0..A) && patch.columns == (0..A);
             for c in (0..p.k_c).step_by(S::LANES) {
                 // SAFETY: positions of the patch inside the source are read; the matrices have room for whole vectors.
@@ -100,18 +101,17 @@ pub(super) fn inside<const A: usize>(first: isize, size: usize) -> Range<usize> 
 
 // Loops instead of closures here and below: a closure that is not inlined is compiled without the instruction set.
 impl Patch {
-    /// The `A x A` pixels from `first` on, in an image of `size` of those at `x`, with `pitch` floats from one to the next.
+    /// The `A x A` pixels from `first` on, in the image of `size` at `x`, with `pitches` floats from row to row and pixel to pixel.
     #[inline(always)]
     pub(super) fn new<const A: usize>(
-        (x, image): (*const f32, usize),
+        x: *const f32,
         size: [usize; 2],
         first: [isize; 2],
-        pitch: usize,
+        [row_pitch, pitch]: [usize; 2],
     ) -> Self {
-        let pixel = ((image * size[0]) as isize + first[0]) * size[1] as isize + first[1];
         Patch {
-            at: x.wrapping_offset(pixel * pitch as isize),
-            row_pitch: size[1] * pitch,
+            at: x.wrapping_offset(first[0] * row_pitch as isize + first[1] * pitch as isize),
+            row_pitch,
             pitch,
             rows: inside::<A>(first[0], size[0]),
             columns: inside::<A>(first[1], size[1]),
@@ -240,7 +240,7 @@ impl Part<'_> {
     #[inline(always)]
     fn finish<S: Simd>(&self, s: S, b: &Buffers, index: usize) {
         let (plan, p) = (self.plan, &self.plan.problem);
-        let first = (self.band.images.start * p.dst[0] + self.band.rows.start) * p.dst[1] * p.dst_pitch;
+        let first = p.dst_pixel(self.band.images.start, [self.band.rows.start, 0]);
         let pixels = plan.bands.pixels(self.band);
         let written = stats::Written {
             y: b.y.as_mut_ptr().wrapping_add(first + self.channel::<S>()),
@@ -257,7 +257,7 @@ impl Part<'_> {
             unsafe { stats::mask(s, &written, mask, bounds) };
         }
         if let Some(partials) = b.partials {
-            let first = index * plan.stat_blocks_per_band();
+            let first = b.first_block + index * plan.stat_blocks_per_band();
             // SAFETY: the outputs that this item has just written; their part of the partial statistics.
             unsafe { stats::block_statistics(s, &written, partials, first, p.m_c, self.channel::<S>()) };
         }
@@ -280,11 +280,11 @@ impl<const A: usize, const M: usize> Kernel for TransformOutputs<'_, A, M> {
         let (first, lanes) = (part.channel::<S>(), part.lanes::<S>());
         for (tile, [image, row, column]) in tiles::<M>(plan, part.band).enumerate() {
             let (rows, columns) = (M.min(part.band.rows.end - row), M.min(p.out[1] - column));
-            let pixel = ((image * p.dst[0] + row) * p.dst[1] + column) * p.dst_pitch + first;
+            let pixel = p.dst_pixel(image, [row, column]) + first;
+            let [row_pitch, pitch] = p.dst_pitches();
             for c in (0..lanes).step_by(S::LANES) {
                 let n = lanes - c;
-                let target =
-                    Target { at: pixel + c, channel: first + c, row_pitch: p.dst[1] * p.dst_pitch, pitch: p.dst_pitch };
+                let target = Target { at: pixel + c, channel: first + c, row_pitch, pitch };
                 // SAFETY: the products of this tile; its outputs, which are this item's.
                 unsafe {
                     let from = self.products.as_ptr().add(tile * plan.products.tile + c);

@@ -4,6 +4,7 @@ use super::*;
 use crate::conv::engine::Engine;
 use crate::conv::forward::forward_problem;
 use crate::conv::input_grad::phase_problem;
+use crate::conv::sum::Sum;
 use crate::conv::tests::{BASE, check_stats, exact_forward, exact_input_grad, noise, run_forward, run_input_grad};
 use crate::conv::{Activation, Conv2dShape, Epilogue, ForwardPlan, InputGradPlan};
 use crate::simd::available_isas;
@@ -25,12 +26,12 @@ fn assert_accurate(got: &[f32], want: &[f64], what: &str) {
 
 fn forward_plan(shape: &Conv2dShape, isa: Isa, edge: usize) -> ForwardPlan {
     let winograd = Winograd::new(forward_problem(shape), isa, Weights::forward(shape), edge);
-    ForwardPlan::with_engine(*shape, isa, Engine::Winograd(Box::new(winograd)))
+    ForwardPlan::with_sum(*shape, isa, Sum::with_engines(vec![(0, Engine::Winograd(Box::new(winograd)))]))
 }
 
 fn input_grad_plan(shape: &Conv2dShape, isa: Isa, edge: usize) -> InputGradPlan {
     let winograd = Winograd::new(phase_problem(shape, [0, 0]), isa, Weights::input_grad(shape), edge);
-    InputGradPlan::with_engines(*shape, isa, vec![Engine::Winograd(Box::new(winograd))])
+    InputGradPlan::with_sum(*shape, isa, Sum::with_engines(vec![(0, Engine::Winograd(Box::new(winograd)))]))
 }
 
 fn check_shape(shape: &Conv2dShape) {
@@ -108,6 +109,26 @@ fn sums_over_512_channels_are_accurate() {
     }
 }
 
+#[test]
+fn dilated_filters_are_dense_ones_on_grids() {
+    let shapes = [
+        Conv2dShape { n: 2, ih: 29, iw: 30, ic: 64, oc: 64, dilation: [2, 2], pads: [2; 4], ..BASE },
+        Conv2dShape { n: 2, ih: 28, iw: 21, ic: 80, oc: 48, dilation: [4, 1], pads: [4, 1, 4, 1], ..BASE },
+    ];
+    for (shape, isa) in shapes.iter().flat_map(|shape| available_isas().into_iter().map(move |isa| (shape, isa))) {
+        let (x, w, dy) = (noise(shape.x_len(), 1), noise(shape.w_len(), 2), noise(shape.y_len(), 3));
+        let plan = ForwardPlan::new(*shape, isa, Algorithms::Fast);
+        let backward = InputGradPlan::new(*shape, isa, Algorithms::FastTraining);
+        assert!(plan.kernel_name().contains("winograd") && backward.kernel_name().contains("winograd"), "{shape:?}");
+        let (y, stats) = run_forward(&plan, 1, &x, &w, Epilogue::default());
+        assert_accurate(&y, &exact_forward(shape, &x, &w), plan.kernel_name().as_str());
+        check_stats(&y, &stats, shape.oc, &plan.kernel_name());
+        assert!(run_forward(&plan, 3, &x, &w, Epilogue::default()) == (y, stats));
+        let dx = run_input_grad(&backward, 2, &dy, &w);
+        assert_accurate(&dx, &exact_input_grad(shape, &dy, &w), &backward.kernel_name());
+    }
+}
+
 /// Which kernel, for `n` images.
 fn chosen(shape: &Conv2dShape, n: usize, algorithms: Algorithms) -> String {
     ForwardPlan::new(Conv2dShape { n, ..*shape }, Isa::Avx512, algorithms).kernel_name()
@@ -121,12 +142,14 @@ fn the_layer_decides_and_the_batch_only_in_training() {
         assert_eq!(chosen(&wide, n, Algorithms::Fast), "conv2d_winograd4x4_f32_6x64_avx512");
         assert_eq!(chosen(&wide, n, Algorithms::Exact), "conv2d_f32_6x64_avx512");
         // To read the transformed filters is most of the work, unless many images share it.
+        // A dilated filter is a dense one on every second row and column.
+        let dilated = Conv2dShape { dilation: [2, 2], pads: [2; 4], ..wide };
+        assert_eq!(chosen(&dilated, n, Algorithms::Fast), "conv2d_winograd4x4_f32_6x64_avx512");
         assert!(!chosen(&small, n, Algorithms::Fast).contains("winograd"));
         assert_eq!(chosen(&small, n, Algorithms::FastTraining).contains("winograd"), n == 64);
     }
     for other in [
         Conv2dShape { stride: [2, 2], ..wide },
-        Conv2dShape { dilation: [2, 2], ..wide },
         Conv2dShape { groups: 2, ..wide },
         Conv2dShape { kw: 5, ..wide },
         Conv2dShape { ic: 1, ..wide },

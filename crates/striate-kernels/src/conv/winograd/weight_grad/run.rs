@@ -28,17 +28,20 @@ impl Kernel for Transforms<'_> {
         let (plan, shape) = (self.plan, &self.plan.shape);
         let [rows, columns] = plan.grid;
         let (oh, ow) = (shape.oh(), shape.ow());
+        let (x_pitches, dy_pitches) = ([shape.iw * shape.ic, shape.ic], [ow * shape.oc, shape.oc]);
         for tile in self.tiles {
             let index = self.first + tile;
             let (image, row) = (index / (rows * columns), index / columns % rows * EDGE);
             let column = index % columns * EDGE;
             let first = [row as isize - shape.pads[0] as isize, column as isize - shape.pads[1] as isize];
-            let input = Patch::new::<A>((self.memory.x, image), [shape.ih, shape.iw], first, shape.ic);
+            let x = self.memory.x.wrapping_add(image * shape.ih * x_pitches[0]);
+            let input = Patch::new::<A>(x, [shape.ih, shape.iw], first, x_pitches);
             let [pitch, position] = plan.x;
             // SAFETY: the patch is of the input; the matrix has room for whole vectors of this tile, which is this thread's.
             unsafe { transform_x(s, input, shape.ic, self.memory.inputs.wrapping_add(tile * pitch), position) };
             let first = [row as isize, column as isize];
-            let gradient = Patch::new::<EDGE>((self.memory.dy, image), [oh, ow], first, shape.oc);
+            let dy = self.memory.dy.wrapping_add(image * oh * dy_pitches[0]);
+            let gradient = Patch::new::<EDGE>(dy, [oh, ow], first, dy_pitches);
             let [pitch, position] = plan.dy;
             // SAFETY: as above.
             unsafe { transform_dy(s, gradient, shape.oc, self.memory.outputs.wrapping_add(tile * pitch), position) };
