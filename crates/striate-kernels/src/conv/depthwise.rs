@@ -79,8 +79,7 @@ impl Depthwise {
 
     /// Used taps as kh * KW + kw, in the order of the sum.
     pub fn used_taps(&self) -> Vec<usize> {
-        let [rows, columns] = &self.problem.taps;
-        rows.iter().flat_map(|r| columns.iter().map(|c| r.index * self.weights.kw + c.index)).collect()
+        self.problem.used_taps(self.weights.kw)
     }
 
     fn taps(&self) -> usize {

@@ -71,6 +71,12 @@ impl Problem {
         Problem { src_pitch: pitch, src_row: row, src_image: self.src[0] * row, ..self }
     }
 
+    /// Used taps as kh * KW + kw, in the order of the sum, for filters of `kw` columns.
+    pub fn used_taps(&self, kw: usize) -> Vec<usize> {
+        let [rows, columns] = &self.taps;
+        rows.iter().flat_map(|r| columns.iter().map(move |c| r.index * kw + c.index)).collect()
+    }
+
     /// Floats from one output to the next in the destination, by rows and by columns.
     pub fn dst_pitches(&self) -> [usize; 2] {
         [self.dst_step[0] * self.dst[1] * self.dst_pitch, self.dst_step[1] * self.dst_pitch]
@@ -244,10 +250,9 @@ impl Direct {
         (max_pixels(self.isa, self.nv), self.nv * self.isa.lanes())
     }
 
-    /// Used taps as (filter row, filter column), in the order of the sum: the order of the packed filters.
-    pub fn used_taps(&self) -> Vec<[usize; 2]> {
-        let [rows, columns] = &self.problem.taps;
-        rows.iter().flat_map(|r| columns.iter().map(move |c| [r.index, c.index])).collect()
+    /// Used taps as kh * KW + kw, in the order of the sum: the order of the packed filters.
+    pub fn used_taps(&self, kw: usize) -> Vec<usize> {
+        self.problem.used_taps(kw)
     }
 
     /// The cost of one item, in multiply-adds.

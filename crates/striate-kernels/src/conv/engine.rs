@@ -117,8 +117,10 @@ impl Engine {
             Engine::Direct(pair) => ("direct", pair.0.tile().1, pair.1.taps.clone()),
             Engine::Depthwise(depthwise) => ("depthwise", depthwise.tile().1, depthwise.used_taps()),
             Engine::Lanes(lanes) => ("lanes", lanes.tile().1, lanes.products().1.to_vec()),
-            Engine::Winograd(winograd) if winograd.edge() == 2 => ("winograd2x2", winograd.tile().1, Vec::new()),
-            Engine::Winograd(winograd) => ("winograd4x4", winograd.tile().1, Vec::new()),
+            Engine::Winograd(winograd) if winograd.edge() == 2 => {
+                ("winograd2x2", winograd.tile().1, winograd.used_taps())
+            }
+            Engine::Winograd(winograd) => ("winograd4x4", winograd.tile().1, winograd.used_taps()),
         };
         format!("{kind} {channels} {taps:?}")
     }

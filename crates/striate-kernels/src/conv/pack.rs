@@ -35,7 +35,7 @@ impl FilterLayout {
             group_stride: 0,
             m_stride: 0,
             k_stride: 0,
-            taps: direct.used_taps().into_iter().map(|[r, c]| r * kw + c).collect(),
+            taps: direct.used_taps(kw),
             lanes: isa.lanes(),
             nv: direct.nv(),
         }

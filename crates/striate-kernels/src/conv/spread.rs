@@ -59,6 +59,16 @@ impl Spread {
                         }
                     }
                 }
+                (false, n) if n <= 2 * S::LANES => {
+                    for p in 0..count {
+                        let src = src.add(p * pitch);
+                        let windows = [s.load(src), s.load_partial(src.add(S::LANES), n - S::LANES)];
+                        for j in 0..self.planes {
+                            let indices = self.groups.map(|g| g + j as u32);
+                            s.store(out.add(j * plane + p * S::LANES), permute_two(s, windows, &indices));
+                        }
+                    }
+                }
                 _ => {
                     for (p, j) in (0..count).flat_map(|p| (0..self.planes).map(move |j| (p, j))) {
                         for (lane, &group) in self.groups[..S::LANES].iter().enumerate() {
@@ -100,4 +110,15 @@ pub(super) fn permute<S: Simd>(s: S, v: S::V, indices: &[u32; LANES]) -> S::V {
         }
         s.load(to.as_ptr())
     }
+}
+
+/// Lane `l` of the result is lane `indices[l]` of both vectors, one behind the other. Indices are below twice the number of lanes.
+#[inline(always)]
+fn permute_two<S: Simd>(s: S, [low, high]: [S::V; 2], indices: &[u32; LANES]) -> S::V {
+    let lanes = S::LANES as u32;
+    let within = indices.map(|i| i % lanes);
+    let from_high = indices.map(|i| (i / lanes) as f32);
+    // SAFETY: a vector has at most LANES floats.
+    let from_high = unsafe { s.load(from_high.as_ptr()) };
+    s.select(s.gt(from_high, s.zero()), permute(s, high, &within), permute(s, low, &within))
 }

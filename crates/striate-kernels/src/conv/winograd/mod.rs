@@ -119,6 +119,11 @@ impl Winograd {
         }
     }
 
+    /// Used taps as kh * KW + kw, in the order of the sum.
+    pub fn used_taps(&self) -> Vec<usize> {
+        self.problem.used_taps(self.weights.kw)
+    }
+
     /// Rows and columns of a tile of outputs.
     pub fn edge(&self) -> usize {
         self.edge

@@ -30,10 +30,11 @@ impl<const A: usize> Kernel for PackJob<'_, A> {
         let filters = &self.w[vector * S::LANES * plan.weights.m_stride..];
         let taps: [[usize; 3]; 3] =
             std::array::from_fn(|r| std::array::from_fn(|c| p.taps[0][r].index * plan.weights.kw + p.taps[1][c].index));
+        let last = taps.iter().flatten().fold(0, |last, &tap| tap.max(last));
         for k in chunk * CHUNK..p.k_c.min((chunk + 1) * CHUNK) {
             let source = &filters[k * plan.weights.k_stride..];
             // One check for all taps of all lanes.
-            let source = &source[..(valid - 1) * plan.weights.m_stride + 9];
+            let source = &source[..(valid - 1) * plan.weights.m_stride + last + 1];
             let mut columns = [[s.zero(); A]; 3];
             for (c, column) in columns.iter_mut().enumerate() {
                 let mut line = [s.zero(); 3];

@@ -129,6 +129,19 @@ fn dilated_filters_are_dense_ones_on_grids() {
     }
 }
 
+/// Every second tap of a 5x5 filter with steps of 2 is a dense 3x3 filter in the gradient.
+#[test]
+fn three_of_five_taps() {
+    let shape =
+        Conv2dShape { n: 4, ih: 28, iw: 27, ic: 64, oc: 64, kh: 5, kw: 5, stride: [2, 2], pads: [2; 4], ..BASE };
+    let (w, dy) = (noise(shape.w_len(), 2), noise(shape.y_len(), 3));
+    for isa in available_isas() {
+        let plan = InputGradPlan::new(shape, isa, Algorithms::Fast);
+        assert!(plan.kernel_name().contains("winograd"), "{}", plan.kernel_name());
+        assert_accurate(&run_input_grad(&plan, 2, &dy, &w), &exact_input_grad(&shape, &dy, &w), &plan.kernel_name());
+    }
+}
+
 /// Which kernel, for `n` images.
 fn chosen(shape: &Conv2dShape, n: usize, algorithms: Algorithms) -> String {
     ForwardPlan::new(Conv2dShape { n, ..*shape }, Isa::Avx512, algorithms).kernel_name()
