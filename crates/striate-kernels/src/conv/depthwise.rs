@@ -1,6 +1,6 @@
 //! K4, depthwise convolutions and those of small groups: a vector of channels by some neighbouring pixels of a row, read where they lie.
 //!
-//! The groups of a vector of output channels lie beside each other, and so do their inputs, which are no more. For each
+//! The groups of a vector of output channels lie beside each other, and so do their inputs, in one vector or two. For each
 //! input of a group in turn, a permutation brings it to all lanes of its own group. With groups of one there is nothing to permute.
 //!
 //! An input of a row of 3, 5 or 7 neighbouring taps is loaded once for all the outputs of the tile that see it, other rows are walked tap by
@@ -9,7 +9,7 @@
 
 use super::direct::{Buffers, Problem};
 use super::engine::Weights;
-use super::spread::{LANES, permute};
+use super::spread::{LANES, permute, permute_two};
 use super::stats;
 use crate::mem::DisjointMut;
 use crate::simd::{Isa, Kernel, Simd};
@@ -21,6 +21,9 @@ const ROWS_BYTES: usize = 24 << 10;
 const CHUNK: Range<usize> = 4..16;
 /// Pieces of work that a layer should have, so that threads can share it.
 const MIN_ITEMS: usize = 16;
+
+/// What an output sees outside the source: the inputs of two vectors.
+static ZEROS: [f32; 2 * LANES] = [0.0; 2 * LANES];
 
 /// A planned sum; the counterpart of `Direct`.
 #[derive(Clone, Debug)]
@@ -40,11 +43,11 @@ pub(super) struct Depthwise {
 }
 
 impl Depthwise {
-    /// True for what the tiles can compute: groups whose inputs fit in the vector of their outputs.
+    /// True for what the tiles can compute: groups whose inputs fit in two vectors where their outputs fit in one.
     pub fn suits(p: &Problem, isa: Isa) -> bool {
         let ascending = p.taps.iter().all(|taps| taps.windows(2).all(|pair| pair[1].offset > pair[0].offset));
         let work = p.n * p.out[0] * p.out[1] * p.taps[0].len() * p.taps[1].len() > 0;
-        let lanes = p.k_c <= p.m_c && p.m_c * 2 <= isa.lanes() && isa.lanes().is_multiple_of(p.m_c);
+        let lanes = p.k_c <= 2 * p.m_c && p.m_c * 2 <= isa.lanes() && isa.lanes().is_multiple_of(p.m_c);
         p.groups > 1 && lanes && ascending && work
     }
 
@@ -52,7 +55,9 @@ impl Depthwise {
     fn shared_columns(&self) -> (usize, usize) {
         let (taps, step) = (&self.problem.taps[1], self.problem.step[1]);
         let neighbours = taps.windows(2).all(|pair| pair[1].offset == pair[0].offset + 1);
-        let sizes = taps.len() == 3 || (self.is_depthwise() && matches!(taps.len(), 5 | 7));
+        let (inputs, outputs) = (self.problem.k_c, self.problem.m_c);
+        let sizes =
+            inputs <= outputs && taps.len() == 3 || (outputs == 1 && inputs == 1 && matches!(taps.len(), 5 | 7));
         if neighbours && sizes && matches!(step, 1 | 2) { (taps.len(), step) } else { (0, 0) }
     }
 
@@ -67,9 +72,11 @@ impl Depthwise {
         let band_rows = rows.div_ceil(bands);
         let at = |r: usize, c: usize| (r * p.dst_step[0] * p.dst[1] + c * p.dst_step[1]) * p.dst_pitch;
         let y_off = (0..band_rows).flat_map(|r| (0..columns).map(move |c| at(r, c))).collect();
-        let place = |lane: usize, input: usize| (lane / p.m_c * p.k_c + input) as u32 % isa.lanes() as u32;
+        let place = |lane: usize, input: usize| (lane / p.m_c * p.k_c + input) as u32 % (2 * isa.lanes()) as u32;
         let indices = (0..p.k_c).map(|input| std::array::from_fn(|lane| place(lane, input))).collect();
-        Depthwise { isa, weights, pixels: choose_pixels(isa, columns), chunk, band_rows, y_off, indices, problem }
+        let mut plan = Depthwise { isa, weights, pixels: 0, chunk, band_rows, y_off, indices, problem };
+        plan.pixels = choose_pixels(isa, columns, plan.shared_columns().0 == 0);
+        plan
     }
 
     /// Pixels and output channels of a tile.
@@ -87,7 +94,12 @@ impl Depthwise {
     }
 
     pub fn is_depthwise(&self) -> bool {
-        self.problem.m_c == 1
+        self.problem.m_c == 1 && self.problem.k_c == 1
+    }
+
+    /// Vectors that hold the inputs of a vector of outputs, 0 where each output has the input of its own lane.
+    fn windows(&self) -> usize {
+        if self.is_depthwise() { 0 } else { self.problem.k_c.div_ceil(self.problem.m_c) }
     }
 
     fn channels(&self) -> usize {
@@ -173,9 +185,17 @@ impl Depthwise {
     }
 }
 
-/// The size of tile that leaves least of the last one empty, the larger of equal ones.
-fn choose_pixels(isa: Isa, columns: usize) -> usize {
+/// The size of tile that leaves least of the last one empty, the larger of equal ones. Tiles of few pixels are for rows that have no more, and
+/// walk their taps.
+fn choose_pixels(isa: Isa, columns: usize, walks: bool) -> usize {
     match isa {
+        Isa::Avx512 if walks => {
+            if columns <= 4 {
+                4
+            } else {
+                8
+            }
+        }
         Isa::Avx512 => [8, 7].into_iter().min_by_key(|p| columns.next_multiple_of(*p)).unwrap_or(8),
         Isa::Avx2 | Isa::Portable => 4,
     }
@@ -195,33 +215,33 @@ impl Kernel for Items<'_> {
         let plan = self.plan;
         let (columns, step) = plan.shared_columns();
         macro_rules! tiles {
-            ($($grouped:literal $columns:literal $step:literal;)*) => {
-                match (!plan.is_depthwise(), columns, step, plan.pixels) {
+            ($($windows:literal $columns:literal $step:literal;)*) => {
+                match (plan.windows(), columns, step, plan.pixels) {
                     $(
-                        ($grouped, $columns, $step, 8) => s.vectorize(OfSize::<$grouped, $columns, $step, 8>(self)),
-                        ($grouped, $columns, $step, 7) => s.vectorize(OfSize::<$grouped, $columns, $step, 7>(self)),
-                        ($grouped, $columns, $step, 4) => s.vectorize(OfSize::<$grouped, $columns, $step, 4>(self)),
+                        ($windows, $columns, $step, 8) => s.vectorize(OfSize::<$windows, $columns, $step, 8>(self)),
+                        ($windows, $columns, $step, 7) => s.vectorize(OfSize::<$windows, $columns, $step, 7>(self)),
+                        ($windows, $columns, $step, 4) => s.vectorize(OfSize::<$windows, $columns, $step, 4>(self)),
                     )*
                     other => unreachable!("no depthwise tile of {other:?}"),
                 }
             };
         }
-        tiles! { false 3 1; false 3 2; false 5 1; false 5 2; false 7 1; false 7 2; false 0 0; true 3 1; true 3 2; true 0 0; }
+        tiles! { 0 3 1; 0 3 2; 0 5 1; 0 5 2; 0 7 1; 0 7 2; 0 0 0; 1 3 1; 1 3 2; 1 0 0; 2 0 0; }
     }
 }
 
-/// [`Items`] for depthwise or `GROUPED` filters of `KW` columns, a step of `STEP` columns, and tiles of `P` pixels. With `KW` of 0, columns
+/// [`Items`] for groups whose inputs are in `WINDOWS` vectors (0: depthwise), filters of `KW` columns, a step of `STEP` columns, and tiles of `P` pixels. With `KW` of 0, columns
 /// and step are those of the problem.
-struct OfSize<'a, const GROUPED: bool, const KW: usize, const STEP: usize, const P: usize>(Items<'a>);
+struct OfSize<'a, const WINDOWS: usize, const KW: usize, const STEP: usize, const P: usize>(Items<'a>);
 
-impl<const GROUPED: bool, const KW: usize, const STEP: usize, const P: usize> Kernel
-    for OfSize<'_, GROUPED, KW, STEP, P>
+impl<const WINDOWS: usize, const KW: usize, const STEP: usize, const P: usize> Kernel
+    for OfSize<'_, WINDOWS, KW, STEP, P>
 {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         // The other sizes belong to other instruction sets.
-        if const { (P == 4) == (S::LANES == 16) } {
+        if const { if S::LANES == 16 { (KW == 0 && P == 7) || (KW > 0 && P == 4) } else { P != 4 } } {
             return;
         }
         let Items { plan, buffers, range } = self.0;
@@ -229,14 +249,14 @@ impl<const GROUPED: bool, const KW: usize, const STEP: usize, const P: usize> Ke
             let (index, chunk) = (item / plan.chunks(), item % plan.chunks());
             let first = chunk * plan.chunk;
             let vectors = first..(first + plan.chunk).min(plan.vectors());
-            run_item::<S, GROUPED, KW, STEP, P>(s, plan, buffers, index, vectors);
+            run_item::<S, WINDOWS, KW, STEP, P>(s, plan, buffers, index, vectors);
         }
     }
 }
 
 /// One chunk of channels of one band.
 #[inline(always)]
-fn run_item<S: Simd, const GROUPED: bool, const KW: usize, const STEP: usize, const P: usize>(
+fn run_item<S: Simd, const WINDOWS: usize, const KW: usize, const STEP: usize, const P: usize>(
     s: S,
     plan: &Depthwise,
     b: &Buffers,
@@ -272,9 +292,10 @@ fn run_item<S: Simd, const GROUPED: bool, const KW: usize, const STEP: usize, co
             let whole = first >= 0 && last < p.src[1] as isize && column + P <= p.out[1];
             // SAFETY: the tables keep to the source; the outputs are this item's.
             unsafe {
-                match whole {
-                    true => line.tile::<S, GROUPED, KW, STEP, P, false>(s, column, first),
-                    false => line.tile::<S, GROUPED, KW, STEP, P, true>(s, column, first),
+                // Where taps are walked one tile serves both cases.
+                match KW > 0 && whole {
+                    true => line.tile::<S, WINDOWS, KW, STEP, P, false>(s, column, first),
+                    false => line.tile::<S, WINDOWS, KW, STEP, P, true>(s, column, first),
                 }
             }
         }
@@ -333,7 +354,7 @@ impl Line<'_> {
     #[inline(always)]
     unsafe fn tile<
         S: Simd,
-        const GROUPED: bool,
+        const WINDOWS: usize,
         const KW: usize,
         const STEP: usize,
         const P: usize,
@@ -348,11 +369,11 @@ impl Line<'_> {
         // SAFETY: by contract.
         unsafe {
             for vector in 0..full {
-                self.vector::<S, GROUPED, KW, STEP, P, EDGE>(s, column, first, (vector, S::LANES));
+                self.vector::<S, WINDOWS, KW, STEP, P, EDGE>(s, column, first, (vector, S::LANES));
             }
             if full * S::LANES < self.lanes {
                 let rest = (full, self.lanes - full * S::LANES);
-                self.vector::<S, GROUPED, KW, STEP, P, EDGE>(s, column, first, rest);
+                self.vector::<S, WINDOWS, KW, STEP, P, EDGE>(s, column, first, rest);
             }
         }
     }
@@ -364,7 +385,7 @@ impl Line<'_> {
     #[inline(always)]
     unsafe fn vector<
         S: Simd,
-        const GROUPED: bool,
+        const WINDOWS: usize,
         const KW: usize,
         const STEP: usize,
         const P: usize,
@@ -380,8 +401,8 @@ impl Line<'_> {
         // SAFETY: by contract.
         let acc = unsafe {
             match KW {
-                0 => self.sum_taps::<S, GROUPED, P, EDGE>(s, column, (vector, n)),
-                _ => self.sum_neighbours::<S, GROUPED, KW, STEP, P, EDGE>(s, first, (vector, n)),
+                0 => self.sum_taps::<S, WINDOWS, P, EDGE>(s, column, (vector, n)),
+                _ => self.sum_neighbours::<S, WINDOWS, KW, STEP, P, EDGE>(s, first, (vector, n)),
             }
         };
         let count = if EDGE { P.min(p.out[1] - column) } else { P };
@@ -394,9 +415,6 @@ impl Line<'_> {
     fn inputs<S: Simd>(&self, tap: &super::direct::AxisTap, (vector, n): (usize, usize)) -> (*const f32, usize) {
         let p = &self.plan.problem;
         let row = (self.source + tap.offset) as usize;
-        if p.m_c == 1 {
-            return (self.x.wrapping_add(row * p.src_row + vector * S::LANES), n);
-        }
         (self.x.wrapping_add(row * p.src_row + vector * S::LANES / p.m_c * p.k_c), n.div_ceil(p.m_c) * p.k_c)
     }
 
@@ -405,36 +423,48 @@ impl Line<'_> {
     /// # Safety
     /// As [`Line::tile`].
     #[inline(always)]
-    unsafe fn sum_taps<S: Simd, const GROUPED: bool, const P: usize, const EDGE: bool>(
+    unsafe fn sum_taps<S: Simd, const WINDOWS: usize, const P: usize, const EDGE: bool>(
         &self,
         s: S,
         column: usize,
         part: (usize, usize),
     ) -> [S::V; P] {
         let p = &self.plan.problem;
-        let (pitch, step) = (p.src_pitch as isize, p.step[1]);
+        let (pitch, step, columns) = (p.src_pitch as isize, p.step[1], &p.taps[1]);
         let mut acc = [s.zero(); P];
         let mut w = self.w.wrapping_add(part.0 * self.w_pitch);
         for tap in self.rows {
             let (x, n) = self.inputs::<S>(tap, part);
-            for indices in &self.plan.indices {
-                for tap in &p.taps[1] {
-                    let first = (column * step) as isize + tap.offset;
-                    // SAFETY: columns inside the source are read, filters of each tap are there.
+            for (c, tap) in columns.iter().enumerate() {
+                let first = (column * step) as isize + tap.offset;
+                let mut inputs = [[s.zero(); 2]; P];
+                for (m, input) in inputs.iter_mut().enumerate() {
+                    let at = first + (m * step) as isize;
+                    let inside = !EDGE || (at >= 0 && at < p.src[1] as isize);
+                    // A choice of addresses instead of a branch: the sums stay in registers.
+                    let from = if inside { x.wrapping_offset(at * pitch) } else { ZEROS.as_ptr() };
+                    // SAFETY: inside the source are `n` inputs, and there are as many zeros.
                     unsafe {
-                        let weight = s.load(w);
-                        for (m, sum) in acc.iter_mut().enumerate() {
-                            let at = first + (m * step) as isize;
-                            if !EDGE || (at >= 0 && at < p.src[1] as isize) {
-                                let input = load(s, x.wrapping_offset(at * pitch), n);
-                                let input = if GROUPED { permute(s, input, indices) } else { input };
-                                *sum = s.mul_add(input, weight, *sum);
-                            }
+                        input[0] = load(s, from, n.min(S::LANES));
+                        if WINDOWS == 2 && n > S::LANES {
+                            input[1] = load(s, from.add(S::LANES), n - S::LANES);
                         }
                     }
-                    w = w.wrapping_add(S::LANES);
+                }
+                for (j, indices) in self.plan.indices.iter().enumerate() {
+                    // SAFETY: filters of each tap are there.
+                    let weight = unsafe { s.load(w.wrapping_add((j * columns.len() + c) * S::LANES)) };
+                    for (sum, input) in acc.iter_mut().zip(&inputs) {
+                        let input = match WINDOWS {
+                            0 => input[0],
+                            1 => permute(s, input[0], indices),
+                            _ => permute_two(s, *input, indices),
+                        };
+                        *sum = s.mul_add(input, weight, *sum);
+                    }
                 }
             }
+            w = w.wrapping_add(p.k_c * columns.len() * S::LANES);
         }
         acc
     }
@@ -446,7 +476,7 @@ impl Line<'_> {
     #[inline(always)]
     unsafe fn sum_neighbours<
         S: Simd,
-        const GROUPED: bool,
+        const WINDOWS: usize,
         const KW: usize,
         const STEP: usize,
         const P: usize,
@@ -477,7 +507,7 @@ impl Line<'_> {
                                 let at = m * STEP + k;
                                 if !EDGE || (first + at as isize >= 0 && first + (at as isize) < p.src[1] as isize) {
                                     let input = load(s, x.wrapping_add(at * pitch), n);
-                                    inputs[m][k] = if GROUPED { permute(s, input, indices) } else { input };
+                                    inputs[m][k] = if WINDOWS > 0 { permute(s, input, indices) } else { input };
                                 }
                             }
                         }

@@ -25,6 +25,8 @@ fn max_sums(isa: Isa) -> usize {
 pub(super) struct LanesWeightGrad {
     shape: Conv2dShape,
     lanes: Lanes,
+    /// The first float of x that is read.
+    src_start: usize,
     /// Parts that a row of more than [`CHUNK_PIXELS`] is cut into.
     row_parts: usize,
     chunks: usize,
@@ -33,15 +35,17 @@ pub(super) struct LanesWeightGrad {
 impl LanesWeightGrad {
     /// The plan, where this kernel suits the shape.
     pub fn choose(shape: &Conv2dShape, isa: Isa) -> Option<Self> {
-        let problem = forward_problem(shape);
+        let mut problem = forward_problem(shape);
+        problem.skip_unread();
         if !Lanes::suits(&problem, isa) {
             return None;
         }
+        let src_start = problem.src_start;
         let lanes = Lanes::new(problem, isa, Weights::forward(shape));
         let (rows, columns) = (shape.n * shape.oh(), shape.ow());
         let row_parts = columns.div_ceil(CHUNK_PIXELS);
         let chunks = if row_parts > 1 { rows * row_parts } else { rows.div_ceil(CHUNK_PIXELS / columns) };
-        Some(LanesWeightGrad { shape: *shape, lanes, row_parts, chunks })
+        Some(LanesWeightGrad { shape: *shape, lanes, src_start, row_parts, chunks })
     }
 
     pub fn kernel_name(&self) -> String {
@@ -79,6 +83,7 @@ impl LanesWeightGrad {
         if self.lanes.products().1.len() < self.shape.kh * self.shape.kw {
             dw.fill(0.0);
         }
+        let x = x.get(self.src_start..).unwrap_or_default();
         let vectors = self.lanes.vectors();
         let vector_floats = self.lanes.products().0.len() * self.lanes.tile().1;
         let (sums, bands) = scratch.split_at_mut(self.chunks * self.chunk_floats());

@@ -3,10 +3,11 @@
 //! A part is a [`Problem`] like any other. It looks at the source, and writes the destination, through pitches and steps of its own, and no
 //! pixel is written by two parts. Which parts there are is decided by the geometry of one image.
 
+use super::choose::{choose_nv, max_pixels};
 use super::direct::Problem;
+use super::engine::Algorithms;
 use super::lanes::Lanes;
 use super::winograd::Winograd;
-use super::{choose::max_pixels, engine::Algorithms};
 use crate::simd::Isa;
 
 /// The problems that together compute `problem`.
@@ -26,7 +27,8 @@ fn choose(mut problem: Problem, isa: Isa, algorithms: Algorithms) -> Vec<Problem
     if Lanes::suits(&problem, isa) || Winograd::is_worth(&problem, isa, algorithms) {
         return vec![problem];
     }
-    rectangles(&problem, max_pixels(isa, 1))
+    let sum = problem.k_c * problem.taps[0].len() * problem.taps[1].len();
+    rectangles(&problem, max_pixels(isa, choose_nv(isa, problem.m_c, sum, usize::MAX)))
 }
 
 fn gcd(a: usize, b: usize) -> usize {
@@ -108,8 +110,8 @@ impl Problem {
     }
 }
 
-/// Multiply-adds a pixel and tap that the start of a part costs beside its sums: reading its filters again, and tiles that are not full.
-const START: usize = 24;
+/// Pixels that take as long as the start of a part: its filters are read again.
+const START: usize = 8;
 /// A cut has to save this share of the multiply-adds, in percent.
 const LEAST_GAIN: usize = 12;
 

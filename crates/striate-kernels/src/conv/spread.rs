@@ -114,11 +114,21 @@ pub(super) fn permute<S: Simd>(s: S, v: S::V, indices: &[u32; LANES]) -> S::V {
 
 /// Lane `l` of the result is lane `indices[l]` of both vectors, one behind the other. Indices are below twice the number of lanes.
 #[inline(always)]
-fn permute_two<S: Simd>(s: S, [low, high]: [S::V; 2], indices: &[u32; LANES]) -> S::V {
+pub(super) fn permute_two<S: Simd>(s: S, [low, high]: [S::V; 2], indices: &[u32; LANES]) -> S::V {
+    #[cfg(target_arch = "x86_64")]
+    if S::ISA == Isa::Avx512 {
+        use std::arch::x86_64::*;
+        use std::mem::transmute_copy;
+        // SAFETY: the token proves the instruction set, whose vector S::V is then.
+        return unsafe {
+            let indices = _mm512_loadu_si512(indices.as_ptr().cast());
+            transmute_copy(&_mm512_permutex2var_ps(transmute_copy(&low), indices, transmute_copy(&high)))
+        };
+    }
     let lanes = S::LANES as u32;
     let within = indices.map(|i| i % lanes);
-    let from_high = indices.map(|i| (i / lanes) as f32);
+    let is_high = indices.map(|i| (i / lanes) as f32);
     // SAFETY: a vector has at most LANES floats.
-    let from_high = unsafe { s.load(from_high.as_ptr()) };
-    s.select(s.gt(from_high, s.zero()), permute(s, high, &within), permute(s, low, &within))
+    let is_high = unsafe { s.load(is_high.as_ptr()) };
+    s.select(s.gt(is_high, s.zero()), permute(s, high, &within), permute(s, low, &within))
 }

@@ -16,9 +16,10 @@ const DIRECT: f64 = 0.92;
 const PRODUCTS: f64 = 0.88;
 
 /// The edge of the tile, 2 or 4, with which the sum takes fewest cycles; none where sliding the filter takes fewer. Training looks
-/// at the batch, and packs the filters each time; parts that are alike share them.
+/// at the batch, and packs the filters each time; parts that are alike
+/// pack them once and read them each.
 pub(super) fn choose_edge(p: &Problem, isa: Isa, training: bool) -> Option<usize> {
-    let images = (p.alike * if training { p.n } else { 1 }) as f64;
+    let (parts, images) = (p.alike as f64, (p.alike * if training { p.n } else { 1 }) as f64);
     let pack = |positions: usize| match training {
         // Gathering a filter's taps takes as long as writing some dozen vectors.
         true => filter_bytes(p, positions) / WRITE + (p.k_c * p.m_c.div_ceil(isa.lanes())) as f64 * 200.0,
@@ -27,7 +28,7 @@ pub(super) fn choose_edge(p: &Problem, isa: Isa, training: bool) -> Option<usize
     let direct = images * direct_cycles(p, isa) + pack(9);
     let winograd = |edge: usize| {
         let positions = (edge + 2) * (edge + 2);
-        images * tile_cycles(p, isa, edge) + filter_bytes(p, positions) / READ + pack(positions)
+        images * tile_cycles(p, isa, edge) + parts * filter_bytes(p, positions) / READ + pack(positions)
     };
     let edge = if winograd(4) <= winograd(2) { 4 } else { 2 };
     (winograd(edge) < direct).then_some(edge)
