@@ -22,9 +22,6 @@ const CHUNK: Range<usize> = 4..16;
 /// Pieces of work that a layer should have, so that threads can share it.
 const MIN_ITEMS: usize = 16;
 
-/// What an output sees outside the source: the inputs of two vectors.
-static ZEROS: [f32; 2 * LANES] = [0.0; 2 * LANES];
-
 /// A planned sum; the counterpart of `Direct`.
 #[derive(Clone, Debug)]
 pub(super) struct Depthwise {
@@ -292,8 +289,7 @@ fn run_item<S: Simd, const WINDOWS: usize, const KW: usize, const STEP: usize, c
             let whole = first >= 0 && last < p.src[1] as isize && column + P <= p.out[1];
             // SAFETY: the tables keep to the source; the outputs are this item's.
             unsafe {
-                // Where taps are walked one tile serves both cases.
-                match KW > 0 && whole {
+                match whole {
                     true => line.tile::<S, WINDOWS, KW, STEP, P, false>(s, column, first),
                     false => line.tile::<S, WINDOWS, KW, STEP, P, true>(s, column, first),
                 }
@@ -440,14 +436,14 @@ impl Line<'_> {
                 let mut inputs = [[s.zero(); 2]; P];
                 for (m, input) in inputs.iter_mut().enumerate() {
                     let at = first + (m * step) as isize;
-                    let inside = !EDGE || (at >= 0 && at < p.src[1] as isize);
-                    // A choice of addresses instead of a branch: the sums stay in registers.
-                    let from = if inside { x.wrapping_offset(at * pitch) } else { ZEROS.as_ptr() };
-                    // SAFETY: inside the source are `n` inputs, and there are as many zeros.
-                    unsafe {
-                        input[0] = load(s, from, n.min(S::LANES));
-                        if WINDOWS == 2 && n > S::LANES {
-                            input[1] = load(s, from.add(S::LANES), n - S::LANES);
+                    if !EDGE || (at >= 0 && at < p.src[1] as isize) {
+                        let from = x.wrapping_offset(at * pitch);
+                        // SAFETY: inside the source are `n` inputs.
+                        unsafe {
+                            input[0] = load(s, from, n.min(S::LANES));
+                            if WINDOWS == 2 && n > S::LANES {
+                                input[1] = load(s, from.add(S::LANES), n - S::LANES);
+                            }
                         }
                     }
                 }

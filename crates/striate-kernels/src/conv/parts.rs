@@ -110,20 +110,25 @@ impl Problem {
     }
 }
 
-/// Pixels that take as long as the start of a part: its filters are read again.
-const START: usize = 8;
+/// Pixels that take as long as the start of a part, which reads its filters again: from the second cache, or from beyond it.
+const STARTS: [usize; 2] = [8, 32];
+/// Filters up to this size stay in the second cache.
+const NEAR_BYTES: usize = 512 << 10;
 /// A cut has to save this share of the multiply-adds, in percent.
 const LEAST_GAIN: usize = 12;
 
 /// Cuts along the lines where taps begin or cease to see the source, where what is saved is worth it.
 fn rectangles(problem: &Problem, tile: usize) -> Vec<Problem> {
     let lines = [0, 1].map(|axis| borders(problem, axis));
-    let whole = cost(problem, &[vec![0, problem.out[0]], vec![0, problem.out[1]]], tile);
+    let filters = 4 * problem.k_c * problem.m_c * problem.taps[0].len() * problem.taps[1].len();
+    let start = STARTS[usize::from(filters > NEAR_BYTES)];
+    let cost = |cuts: &[Vec<usize>; 2]| cost(problem, cuts, tile, start);
+    let whole = cost(&[vec![0, problem.out[0]], vec![0, problem.out[1]]]);
     let mut best = (whole * (100 - LEAST_GAIN) / 100, None);
     let shortest = [1, 2, 4, 8, 16, usize::MAX];
     for cuts in shortest.into_iter().flat_map(|rows| shortest.map(|columns| [rows, columns])) {
         let cuts = [0, 1].map(|axis| at_least(&lines[axis], cuts[axis]));
-        let cost = cost(problem, &cuts, tile);
+        let cost = cost(&cuts);
         if cost < best.0 {
             best = (cost, Some(cuts));
         }
@@ -154,7 +159,7 @@ fn at_least(lines: &[usize], least: usize) -> Vec<usize> {
 }
 
 /// Products of pixels and taps of one image that the rectangles between `cuts` multiply.
-fn cost(problem: &Problem, cuts: &[Vec<usize>; 2], tile: usize) -> usize {
+fn cost(problem: &Problem, cuts: &[Vec<usize>; 2], tile: usize, start: usize) -> usize {
     // Length and taps of each strip of an axis.
     let strips = [0, 1].map(|axis| {
         let strip = |ends: &[usize]| {
@@ -164,7 +169,7 @@ fn cost(problem: &Problem, cuts: &[Vec<usize>; 2], tile: usize) -> usize {
         cuts[axis].windows(2).map(strip).collect::<Vec<_>>()
     });
     let pair = |(rows, row_taps): &(usize, usize), (columns, column_taps): &(usize, usize)| {
-        (START + (rows * columns).next_multiple_of(tile)) * row_taps * column_taps
+        (start + (rows * columns).next_multiple_of(tile)) * row_taps * column_taps
     };
     strips[0].iter().map(|rows| strips[1].iter().map(|columns| pair(rows, columns)).sum::<usize>()).sum()
 }
