@@ -57,6 +57,15 @@ impl Image {
         &self.data[at..at + self.channels]
     }
 
+    /// A number that two pictures share only if they are the same, size and all: FNV-1a of 128 bits.
+    pub fn fingerprint(&self) -> u128 {
+        const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+        const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+        let sizes = [self.width, self.height, self.channels];
+        let bytes = sizes.iter().flat_map(|n| n.to_le_bytes()).chain(self.data.iter().copied());
+        bytes.fold(BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
+    }
+
     /// Makes this a copy of `other`, reusing the buffer.
     pub fn copy_from(&mut self, other: &Image) {
         self.set(other.width, other.height, other.channels, &other.data);

@@ -31,6 +31,15 @@ impl BoxFormat {
             BoxFormat::Csv => "csv",
         }
     }
+
+    /// How messages call a box.
+    pub(crate) fn object(self, label: &BoxLabel, class: &str) -> String {
+        match self {
+            BoxFormat::Coco => format!("annotation {} ({class})", label.id.unwrap_or(label.position as i64)),
+            BoxFormat::Voc => format!("object {} ({class})", label.position),
+            BoxFormat::Yolo | BoxFormat::Csv => format!("line {} ({class})", label.position),
+        }
+    }
 }
 
 impl std::fmt::Display for BoxFormat {
@@ -127,6 +136,8 @@ pub struct AnnotatedSet {
     pub path: PathBuf,
     /// Names of the classes.
     pub class_names: Vec<String>,
+    /// Whether a file lists the classes; else they are those that occur.
+    pub classes_are_listed: bool,
     /// COCO's number of each class, where the set has such numbers.
     pub category_ids: Option<Vec<i64>>,
     /// Train, val and test.
@@ -140,6 +151,11 @@ pub struct AnnotatedSet {
 }
 
 impl AnnotatedSet {
+    /// How messages call a box, such as `object 13 (RBC)`.
+    pub fn object(&self, label: &BoxLabel) -> String {
+        self.format.object(label, &self.class_names[label.class])
+    }
+
     /// All pictures of all parts.
     pub fn pictures(&self) -> impl Iterator<Item = &AnnotatedPicture> {
         self.parts.iter().flatten().flatten()

@@ -17,14 +17,20 @@
 //! ```
 
 mod annotations;
+mod check;
 mod coco_eval;
 mod faults;
+mod plots;
 mod read;
+mod write;
 
 pub use annotations::{AnnotatedPicture, AnnotatedSet, BoxFormat, BoxLabel, PARTS, Rle, RleCounts, Segmentation};
+pub use check::{Checked, check_annotations};
 pub use coco_eval::{
     BoxConfusion, ClassAp, CocoFigures, Curve, Detection, Detections, GroundTruth, Instances, STAT_NAMES,
     VocInterpolation, confusion_matrix, evaluate_coco, iou_xywh, read_detections, read_instances, voc_ap,
 };
 pub use faults::{Fault, FaultKind, Repair};
+pub use plots::{plot_confusion, plot_f1, plot_precision_recall};
 pub use read::{open_annotations, recognise_annotations};
+pub use write::{Loss, Written, write_annotations};

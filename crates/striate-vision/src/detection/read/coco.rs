@@ -79,7 +79,12 @@ impl From<FlagText> for Flag {
 /// # Errors
 /// [`DataError::Annotations`] with line and column where it is no such file.
 pub(crate) fn read_coco(path: &Path) -> Result<CocoFile> {
-    serde_json::from_str(&read_text(path)?).map_err(|error| json_error(path, &error))
+    let text = read_text(path)?;
+    if text.trim_start().starts_with('[') {
+        let what = "it is a list, as files of detections are; annotations are an object with `images`, `annotations` and `categories`";
+        return Err(DataError::Annotations { file: path.into(), place: None, what: what.into() });
+    }
+    serde_json::from_str(&text).map_err(|error| json_error(path, &error))
 }
 
 /// What serde has to say, with the place apart.
@@ -236,7 +241,7 @@ fn pictures(
     }
     let category_names: HashMap<i64, &str> = file.categories.iter().map(|c| (c.id, c.name.as_str())).collect();
     for (index, annotation) in file.annotations.into_iter().enumerate() {
-        let number = annotation.id.unwrap_or(index as i64);
+        let number = annotation.id.unwrap_or(index as i64 + 1);
         let name = category_names.get(&annotation.category_id).copied();
         let object = match name {
             Some(name) => format!("annotation {number} ({name})"),
@@ -277,7 +282,9 @@ fn label(annotation: CocoAnnotation, class: usize, position: usize) -> Option<Bo
         difficult: annotation.difficult.0,
         truncated: annotation.truncated.0,
         area: annotation.area,
-        segmentation: annotation.segmentation,
+        segmentation: annotation
+            .segmentation
+            .filter(|shape| !matches!(shape, Segmentation::Polygons(list) if list.is_empty())),
         id: annotation.id,
         position,
     })

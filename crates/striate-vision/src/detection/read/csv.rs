@@ -51,6 +51,9 @@ struct Pictures {
 
 pub(super) fn read(reader: &mut Reader, tables: &[PathBuf]) -> Result<[Vec<AnnotatedPicture>; 3]> {
     let mut pictures = Pictures::default();
+    if let Some(folder) = tables.first().and_then(|path| path.parent()) {
+        reader.read_class_list(folder)?;
+    }
     for path in tables {
         let part = path.file_stem().and_then(part_of).unwrap_or(0);
         read_table(reader, path, part, &mut pictures)?;

@@ -18,6 +18,9 @@ use std::path::{Path, PathBuf};
 /// Most bytes of one file of labels: COCO's own largest has half a gigabyte.
 const MAX_LABEL_BYTES: u64 = 4 << 30;
 
+/// Lists of the classes, one a line, in order; VOC and tables have none of their own.
+const CLASS_LISTS: [&str; 2] = ["classes.txt", "labels.txt"];
+
 /// Opens annotated pictures: a folder, or a COCO `.json`, a YOLO `.yaml` or a `.csv`. What they are, is seen from the files.
 ///
 /// Boxes without area and those wholly outside are left out, swapped corners put in order, and what reaches beyond the picture is
@@ -64,11 +67,12 @@ pub(crate) fn open_with(path: &Path, look: bool) -> Result<AnnotatedSet> {
         class_names: reader.classes,
         category_ids,
         parts: parts.map(|part| if part.is_empty() { None } else { Some(part) }),
+        classes_are_listed: reader.listed,
         unassigned: reader.unassigned,
         faults: reader.faults,
         notes: reader.notes,
     };
-    if !reader.listed {
+    if !set.classes_are_listed {
         settle_classes(&mut set);
     }
     Ok(set)
@@ -140,6 +144,17 @@ impl Reader {
         let place = object.as_ref().map(|object| format!(", {object}")).unwrap_or_default();
         let message = format!("{}{place}: {what}", file.display());
         self.faults.push(Fault { kind, file: file.into(), object, message, repair });
+    }
+
+    /// Takes the classes from a list with one a line, where such a file lies in a folder.
+    fn read_class_list(&mut self, folder: &Path) -> Result<()> {
+        let Some(path) = CLASS_LISTS.iter().map(|name| folder.join(name)).find(|path| path.is_file()) else {
+            return Ok(());
+        };
+        let text = read_text(&path)?;
+        self.classes = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        self.listed = !self.classes.is_empty();
+        Ok(())
     }
 
     /// The class of a name: one that is listed, or a new one where nothing lists them.
@@ -233,8 +248,7 @@ fn settle_classes(set: &mut AnnotatedSet) {
             }
             let name = &names[label.class];
             let hint = did_you_mean(name, known.iter().map(String::as_str));
-            let object =
-                format!("{} {} ({name})", if set.format == BoxFormat::Voc { "object" } else { "line" }, label.position);
+            let object = set.format.object(label, name);
             let message = format!(
                 "{}, {object}: the training part has no class \"{name}\"; its classes are {}{hint}",
                 file.display(),

@@ -13,8 +13,6 @@ use std::path::{Path, PathBuf};
 
 /// Names of the folder of pictures.
 const PICTURES: [&str; 4] = ["JPEGImages", "images", "Images", "imgs"];
-/// A list of the classes, one a line; VOC itself has none.
-const CLASSES: [&str; 2] = ["classes.txt", "labels.txt"];
 /// Most elements, attributes and texts of one file: that is some hundred thousand objects.
 const MOST_NODES: u32 = 10_000_000;
 
@@ -102,11 +100,7 @@ fn lists(root: &Path) -> Result<[Option<List>; 3]> {
 }
 
 pub(super) fn read(reader: &mut Reader, root: &Path) -> Result<[Vec<AnnotatedPicture>; 3]> {
-    if let Some(path) = CLASSES.iter().map(|name| root.join(name)).find(|path| path.is_file()) {
-        let text = read_text(&path)?;
-        reader.classes = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
-        reader.listed = !reader.classes.is_empty();
-    }
+    reader.read_class_list(root)?;
     let mut parts = [Vec::new(), Vec::new(), Vec::new()];
     let Some((labels, pictures)) = halves(root) else {
         for (part, folder) in mixed(root)? {

@@ -44,8 +44,11 @@ fn scalar(text: &str) -> String {
     let text = text.trim();
     for quote in ['"', '\''] {
         if let Some(inner) = text.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote)) {
-            // In single quotes a quote is doubled; the names of classes need no other escapes.
-            return if quote == '\'' { inner.replace("''", "'") } else { inner.replace("\\\"", "\"") };
+            // In single quotes a quote is doubled; in double ones escapes are those of JSON, but for rare ones.
+            return match quote {
+                '\'' => inner.replace("''", "'"),
+                _ => serde_json::from_str(text).unwrap_or_else(|_| inner.to_owned()),
+            };
         }
     }
     text.to_owned()

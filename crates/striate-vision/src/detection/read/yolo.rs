@@ -124,12 +124,8 @@ fn described(reader: &mut Reader, yaml: &Path) -> Result<[Vec<PathBuf>; 3]> {
 
 /// The sources of a folder without a description: `images/`, `images/PART` or `PART/images`.
 fn undescribed(reader: &mut Reader, root: &Path) -> Result<[Vec<PathBuf>; 3]> {
-    let list =
-        ["classes.txt", "labels/classes.txt"].map(|name| root.join(name)).into_iter().find(|path| path.is_file());
-    if let Some(path) = list {
-        let text = read_text(&path)?;
-        reader.classes = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
-        reader.listed = true;
+    for folder in [root, &root.join("labels")] {
+        reader.read_class_list(folder)?;
     }
     let mut found = [Vec::new(), Vec::new(), Vec::new()];
     let images = root.join("images");
@@ -246,6 +242,14 @@ fn read_line(reader: &mut Reader, line: &str, number: usize, (path, size): (&Pat
         let xyxy = [side(0, f64::min, low), side(1, f64::min, low), side(0, f64::max, high), side(1, f64::max, high)];
         (xyxy, Some(Segmentation::Polygons(vec![polygon])))
     };
-    let label = BoxLabel { class, xyxy, segmentation, position: number, ..BoxLabel::default() };
+    let label =
+        BoxLabel { class, xyxy: xyxy.map(without_noise), segmentation, position: number, ..BoxLabel::default() };
     check_box(label, Some(size), &Place { file: path, object }, &mut reader.faults)
+}
+
+/// Whole pixels, divided by the picture's size and multiplied again, come back as whole pixels.
+fn without_noise(v: f64) -> f64 {
+    const GRAIN: f64 = 1e9;
+    let rounded = (v * GRAIN).round() / GRAIN;
+    if rounded.is_finite() { rounded } else { v }
 }
