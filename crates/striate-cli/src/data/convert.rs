@@ -5,6 +5,7 @@ use crate::output::{Output, OutputArgs, print_json, print_line};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::path::PathBuf;
+use striate::vision::data::DataError;
 use striate::vision::detection::{BoxFormat, open_annotations, write_annotations};
 
 /// What `--to` knows.
@@ -47,7 +48,10 @@ pub struct ConvertArgs {
 pub fn run(args: &ConvertArgs) -> Result<(), Failure> {
     let set = open_annotations(&args.source)?;
     let format = BoxFormat::from(args.to);
-    let written = write_annotations(&set, &args.target, format)?;
+    let written = write_annotations(&set, &args.target, format).map_err(|error| match error {
+        DataError::Config(message) => Failure::usage(message),
+        other => other.into(),
+    })?;
     set.notes.iter().for_each(|note| eprintln!("note: {note}"));
     let repairs = set.repairs();
     if args.output.choose() == Output::Json {

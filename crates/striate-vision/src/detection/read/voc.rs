@@ -36,7 +36,9 @@ impl Files {
         // The last part alone: many files hold a path of the machine that they were made on.
         let name = named?.rsplit(['/', '\\']).next().filter(|name| !name.is_empty())?;
         let path = self.folder.join(name);
-        path.is_file().then_some(path)
+        // A picture with labels of its own is not this file's: the file was copied or renamed.
+        let own = path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| self.labels.contains_key(stem));
+        (path.is_file() && !own).then_some(path)
     }
 }
 
