@@ -223,8 +223,11 @@ fn every_planted_fault_is_found_with_file_and_object_and_nothing_is_changed() {
     assert!(more.is_empty(), "said without a cause: {more:#?}");
 }
 
+/// A class with corners.
+type NamedBox = (String, [i64; 4]);
+
 /// Boxes by part and picture, with the names of their classes; corners in millionths of a pixel.
-fn content(set: &AnnotatedSet) -> BTreeMap<(usize, String), BTreeSet<(String, [i64; 4])>> {
+fn content(set: &AnnotatedSet) -> BTreeMap<(usize, String), BTreeSet<NamedBox>> {
     let mut out = BTreeMap::new();
     for (part, picture) in
         set.parts.iter().enumerate().flat_map(|(part, list)| list.iter().flatten().map(move |picture| (part, picture)))

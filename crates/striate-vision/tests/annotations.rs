@@ -276,12 +276,17 @@ fn what_cannot_be_read_is_an_error_that_names_the_place() {
 fn garbled_files_are_errors_or_sets() {
     let voc = xml([100, 50], &[("cat", [1, 2, 30, 40])]);
     let deep = "<a>".repeat(200_000);
+    let attributes = (0..200_000).map(|i| format!(" a{i}=\"\"")).collect::<String>();
+    // As many classes as objects: nothing may search them one by one.
+    let classes = (0..100_000).map(|i| format!("a.png,1,2,3,4,c{i}\n")).collect::<String>();
     let entities = "<!DOCTYPE a [<!ENTITY b \"bbbbbbbbbb\"><!ENTITY c \"&b;&b;&b;&b;\">]><a>&c;</a>";
     let nested = format!("{{\"images\": {}", "[".repeat(100_000));
     let mut texts = vec![
         ("a.json", nested),
         ("Annotations/a.xml", deep),
         ("Annotations/a.xml", entities.to_owned()),
+        ("Annotations/a.xml", format!("<annotation{attributes}></annotation>")),
+        ("boxes.csv", format!("path,x1,y1,x2,y2,class\n{classes}")),
         ("labels/a.txt", "1e308 1e308 1e308 1e308 1e308\n0 nan inf -inf 1\n0 1e308 1e308 1e308 1e308".to_owned()),
     ];
     let mut state = 7u32;

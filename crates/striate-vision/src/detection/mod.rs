@@ -20,6 +20,7 @@ mod annotations;
 mod check;
 mod coco_eval;
 mod faults;
+mod nms;
 mod plots;
 mod read;
 mod write;
@@ -31,6 +32,7 @@ pub use coco_eval::{
     VocInterpolation, confusion_matrix, evaluate_coco, iou_xywh, read_detections, read_instances, voc_ap,
 };
 pub use faults::{Fault, FaultKind, Repair};
+pub use nms::{NmsOptions, ScoredBox, Suppression, iou_xyxy, nms, postprocess};
 pub use plots::{plot_confusion, plot_f1, plot_precision_recall};
 pub use read::{open_annotations, recognise_annotations};
 pub use write::{Loss, Written, write_annotations};

@@ -74,9 +74,10 @@ fn check_classes(set: &AnnotatedSet, tell: &mut dyn FnMut(Fault)) {
     if pictures.len() < LEAST_FILES || least < RARE_FACTOR * largest || rare.len() > common.len() {
         return;
     }
+    let is_rare: BTreeSet<usize> = rare.into_iter().collect();
     let known: Vec<&str> = common.iter().map(|class| set.class_names[*class].as_str()).collect();
     for picture in pictures {
-        for label in picture.labels.iter().filter(|label| rare.contains(&label.class)) {
+        for label in picture.labels.iter().filter(|label| is_rare.contains(&label.class)) {
             let name = &set.class_names[label.class];
             let what = format!(
                 "class \"{name}\" is in {} of the set's label files, every other class in at least {least} ({}){}; a file classes.txt \

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 pub struct BoxConfusion {
     /// Numbers of the classes, in order.
     pub categories: Vec<i64>,
-    /// [true][predicted], the background last: the last column counts what was missed, the last row what is not there.
+    /// By true, then by predicted class, the background last: the last column counts what was missed, the last row what is not there.
     pub counts: Vec<Vec<u64>>,
 }
 

@@ -1,6 +1,6 @@
 //! COCO: one json for a part, with pictures, boxes and classes by number.
 
-use super::{Reader, has_ending, read_text};
+use super::{Reader, first_places, has_ending, read_text};
 use crate::data::{DataError, Listing, Result, is_picture, part_of};
 use crate::detection::annotations::{AnnotatedPicture, BoxLabel, Segmentation};
 use crate::detection::faults::{FaultKind, Place, Repair, check_box};
@@ -175,8 +175,8 @@ fn classes(reader: &mut Reader, path: &Path, file: &CocoFile) -> Result<HashMap<
         reader.category_ids = categories.iter().map(|category| category.id).collect();
         reader.listed = !categories.is_empty();
     }
-    let place =
-        |category: &CocoCategory| Some((category.id, reader.classes.iter().position(|name| *name == category.name)?));
+    let by_name = first_places(&reader.classes);
+    let place = |category: &CocoCategory| Some((category.id, *by_name.get(&category.name)?));
     Ok(categories.iter().filter_map(place).collect())
 }
 

@@ -11,12 +11,15 @@ pub(crate) use coco::{CocoFile, json_error, read_coco};
 use super::annotations::{AnnotatedPicture, AnnotatedSet, BoxFormat};
 use super::faults::{Fault, FaultKind, Repair};
 use crate::data::{DataError, Listing, PictureHead, Result, did_you_mean, is_picture, probe_head};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Most bytes of one file of labels: COCO's own largest has half a gigabyte.
 const MAX_LABEL_BYTES: u64 = 4 << 30;
+
+/// Faults with a guess at what was meant.
+const MOST_HINTS: usize = 100;
 
 /// Lists of the classes, one a line, in order; VOC and tables have none of their own.
 const CLASS_LISTS: [&str; 2] = ["classes.txt", "labels.txt"];
@@ -131,6 +134,8 @@ struct Reader {
     /// Whether to look every size up.
     look: bool,
     classes: Vec<String>,
+    /// Their places.
+    places: HashMap<String, usize>,
     /// Whether a file lists the classes; else they are those that occur.
     listed: bool,
     category_ids: Vec<i64>,
@@ -159,17 +164,30 @@ impl Reader {
 
     /// The class of a name: one that is listed, or a new one where nothing lists them.
     fn class(&mut self, name: &str, file: &Path, object: &str) -> Option<usize> {
-        if let Some(class) = self.classes.iter().position(|class| class == name) {
-            return Some(class);
+        // Lists of classes are read whole before the first object.
+        if self.places.is_empty() {
+            self.places = first_places(&self.classes);
+        }
+        if let Some(class) = self.places.get(name) {
+            return Some(*class);
         }
         if !self.listed && !name.is_empty() {
+            self.places.insert(name.to_owned(), self.classes.len());
             self.classes.push(name.to_owned());
             return Some(self.classes.len() - 1);
         }
-        let hint = did_you_mean(name, self.classes.iter().map(String::as_str));
-        let what = format!("the set has no class \"{name}\"; its classes are {}{hint}", shorten(&self.classes));
+        let what =
+            format!("the set has no class \"{name}\"; its classes are {}{}", shorten(&self.classes), self.hint(name));
         self.tell(FaultKind::UnknownClass, file, Some(object.to_owned()), what, Repair::LeftOut);
         None
+    }
+
+    /// What may have been meant by the name of a class. Only the first faults are worth the search.
+    fn hint(&self, name: &str) -> String {
+        match self.faults.len() < MOST_HINTS {
+            true => did_you_mean(name, self.classes.iter().map(String::as_str)),
+            false => String::new(),
+        }
     }
 
     /// The size that boxes of a picture are judged by: what its labels declare, if the picture bears that out or nobody looks.
@@ -194,6 +212,15 @@ impl Reader {
         self.tell(FaultKind::WrongSize, labels, None, what, Repair::None);
         Some(upright)
     }
+}
+
+/// The place of each name, the first where it is there twice.
+fn first_places(names: &[String]) -> HashMap<String, usize> {
+    let mut places = HashMap::new();
+    for (place, name) in names.iter().enumerate() {
+        places.entry(name.clone()).or_insert(place);
+    }
+    places
 }
 
 /// A few names of a list.
@@ -234,11 +261,13 @@ fn pictures_by_stem(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
 /// never shows cannot be learned: its objects in the other parts are left out.
 fn settle_classes(set: &mut AnnotatedSet) {
     let train = set.class_counts(0);
-    let is_known = |class: usize| train[class] > 0 || train.iter().all(|count| *count == 0);
+    let untrained = train.iter().all(|count| *count == 0);
+    let is_known = |class: usize| untrained || train[class] > 0;
     let names = std::mem::take(&mut set.class_names);
     let mut known: Vec<String> = (0..names.len()).filter(|class| is_known(*class)).map(|c| names[c].clone()).collect();
     known.sort_by_cached_key(|name| (name.parse::<u64>().unwrap_or(u64::MAX), name.clone()));
-    let place: Vec<Option<usize>> = names.iter().map(|name| known.iter().position(|k| k == name)).collect();
+    let places = first_places(&known);
+    let place: Vec<Option<usize>> = names.iter().map(|name| places.get(name).copied()).collect();
     for picture in set.parts.iter_mut().flatten().chain([&mut set.unassigned]).flatten() {
         let (file, faults) = (&picture.labels_file, &mut set.faults);
         picture.labels.retain_mut(|label| {
@@ -247,7 +276,8 @@ fn settle_classes(set: &mut AnnotatedSet) {
                 return true;
             }
             let name = &names[label.class];
-            let hint = did_you_mean(name, known.iter().map(String::as_str));
+            let near = faults.len() < MOST_HINTS;
+            let hint = if near { did_you_mean(name, known.iter().map(String::as_str)) } else { String::new() };
             let object = set.format.object(label, name);
             let message = format!(
                 "{}, {object}: the training part has no class \"{name}\"; its classes are {}{hint}",

@@ -16,6 +16,9 @@ const PICTURES: [&str; 4] = ["JPEGImages", "images", "Images", "imgs"];
 /// Most elements, attributes and texts of one file: that is some hundred thousand objects.
 const MOST_NODES: u32 = 10_000_000;
 
+/// Most attributes of one element: the time that the parser takes grows with their square. VOC has none at all.
+const MOST_ATTRIBUTES: usize = 1000;
+
 /// Pictures and label files by their names without ending.
 struct Files {
     folder: PathBuf,
@@ -170,11 +173,10 @@ fn read_file(reader: &mut Reader, files: &Files, stem: &str, path: &Path) -> Opt
         Ok(text) => text,
         Err(error) => return unreadable(reader, path, &error),
     };
-    let options = ParsingOptions { nodes_limit: MOST_NODES, ..ParsingOptions::default() };
-    let document = match Document::parse_with_options(&text, options) {
+    let document = match parse(&text) {
         Ok(document) => document,
-        Err(error) => {
-            let what = format!("it is no XML that can be read: {error}");
+        Err(why) => {
+            let what = format!("it is no XML that can be read: {why}");
             return unreadable(reader, path, &DataError::Annotations { file: path.into(), place: None, what });
         }
     };
@@ -195,6 +197,16 @@ fn read_file(reader: &mut Reader, files: &Files, stem: &str, path: &Path) -> Opt
     let labels = objects.enumerate().filter_map(|(index, object)| read_object(reader, object, index, (path, size)));
     let labels = labels.collect();
     Some(AnnotatedPicture { file, labels_file: path.into(), size, labels, id: None })
+}
+
+/// Parses XML within bounds; `Err` says why it is none.
+fn parse(text: &str) -> Result<Document<'_>, String> {
+    // `<` stands nowhere inside a tag, and each attribute has its `=`.
+    if text.split('<').any(|tag| tag.matches('=').nth(MOST_ATTRIBUTES).is_some()) {
+        return Err(format!("an element has more than {MOST_ATTRIBUTES} attributes"));
+    }
+    let options = ParsingOptions { nodes_limit: MOST_NODES, ..ParsingOptions::default() };
+    Document::parse_with_options(text, options).map_err(|error| error.to_string())
 }
 
 fn unreadable(reader: &mut Reader, path: &Path, error: &DataError) -> Option<AnnotatedPicture> {
