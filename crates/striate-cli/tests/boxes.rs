@@ -354,3 +354,57 @@ fn detections_of_anybody_are_judged() {
     run(&["val", "--gt", &truth]).fails(2, &["--dt"]);
     run(&["val"]).fails(2, &["MODEL"]);
 }
+
+/// One file that speaks of many pictures: messages name the picture too.
+#[test]
+fn faults_in_a_file_of_many_pictures_name_object_and_picture() {
+    let folder = TempDir::new().unwrap();
+    let png = |seed: usize| {
+        let pixels = (0..64 * 48).map(|i| ((i % 64) * (seed + 1) + i / 64 * seed * 3) as u8).collect();
+        encode_png(&Image::new(64, 48, 1, pixels).unwrap()).unwrap()
+    };
+    for name in ["a.png", "b.png"] {
+        std::fs::write(folder.path().join(name), png(name.len() + usize::from(name == "b.png"))).unwrap();
+    }
+    let coco = json!({
+        "images": [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}, {"id": 2, "file_name": "b.png", "width": 48, "height": 64}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [
+            {"id": 11, "image_id": 1, "category_id": 1, "bbox": [10, 10, -5, 20]},
+            {"id": 12, "image_id": 2, "category_id": 1, "bbox": [10, 10, 5, 60]},
+            {"id": 13, "image_id": 2, "category_id": 6, "bbox": [10, 10, 5, 6]},
+            {"id": 14, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]},
+            {"id": 15, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}]});
+    let csv = "path,x1,y1,x2,y2,class\na.png,10,10,5,30,cat\nb.png,10,10,15,70,cat\n";
+    let wanted = [
+        (
+            "set.json",
+            coco.to_string(),
+            &[
+                ("swapped_corners", "annotation 11 (cat)", "a.png"),
+                ("outside", "annotation 12 (cat)", "b.png"),
+                ("unknown_class", "annotation 13", "image 2"),
+                ("wrong_size", "image 2 (b.png)", "b.png"),
+                ("repeated_box", "annotation 15 (cat)", "annotation 14 (cat)"),
+            ][..],
+        ),
+        (
+            "set.csv",
+            csv.to_owned(),
+            &[("swapped_corners", "line 2 (cat)", "a.png"), ("outside", "line 3 (cat)", "b.png")],
+        ),
+    ];
+    for (name, text, faults) in wanted {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let found = lines(&run(&["data", "check", path.to_str().unwrap(), "--json"]).stdout);
+        for (kind, object, part) in faults {
+            let fault =
+                found.iter().find(|line| line["kind"] == *kind).unwrap_or_else(|| panic!("no {kind} in {found:?}"));
+            assert_eq!(fault["object"], *object);
+            assert!(fault["message"].as_str().unwrap().contains(part), "{fault}");
+        }
+        assert_eq!(found.len(), faults.len(), "{found:?}");
+        std::fs::remove_file(path).unwrap();
+    }
+}

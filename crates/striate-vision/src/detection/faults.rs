@@ -137,6 +137,8 @@ const TOLERANCE: f64 = 0.02;
 pub(crate) struct Place<'a> {
     pub file: &'a std::path::Path,
     pub object: String,
+    /// Its picture, where the file speaks of several; else nothing.
+    pub picture: Option<&'a std::path::Path>,
 }
 
 /// Judges a box. Gives it back in order and inside a picture of `size` (width, height), or nothing if nothing of it is left.
@@ -147,7 +149,8 @@ pub(crate) fn check_box(
     faults: &mut Vec<Fault>,
 ) -> Option<BoxLabel> {
     let [x1, y1, x2, y2] = label.xyxy;
-    let shown = format!("({}, {}, {}, {})", short(x1), short(y1), short(x2), short(y2));
+    let of = place.picture.map(|picture| format!(" of {}", picture.display())).unwrap_or_default();
+    let shown = format!("({}, {}, {}, {}){of}", short(x1), short(y1), short(x2), short(y2));
     let mut tell = |kind, what: String, repair| {
         let message = format!("{}, {}: the box {shown} {what}", place.file.display(), place.object);
         faults.push(Fault { kind, file: place.file.into(), object: Some(place.object.clone()), message, repair });
@@ -195,7 +198,7 @@ mod tests {
 
     fn judge(xyxy: [f64; 4]) -> (Option<[f64; 4]>, Vec<(FaultKind, Repair)>) {
         let (label, mut faults) = (BoxLabel { xyxy, ..BoxLabel::default() }, Vec::new());
-        let place = Place { file: Path::new("a.xml"), object: "object 1 (cat)".into() };
+        let place = Place { file: Path::new("a.xml"), object: "object 1 (cat)".into(), picture: None };
         let kept = check_box(label, Some([100, 50]), &place, &mut faults);
         (kept.map(|label| label.xyxy), faults.iter().map(|fault| (fault.kind, fault.repair)).collect())
     }

@@ -228,7 +228,7 @@ fn pictures(
             let side = |v: Option<f64>| v.filter(|v| (1.0..4e9).contains(v)).map(|v| v as u32);
             let declared = side(image.width).zip(side(image.height)).map(|(w, h)| [w, h]);
             let look = reader.look;
-            let size = reader.size(declared, &picture, path, look);
+            let size = reader.size(declared, &picture, (path, Some(object.clone())), look);
             let id = Some(image.id);
             found.push(AnnotatedPicture { file: picture, labels_file: path.into(), size, labels: Vec::new(), id });
             found.len() - 1
@@ -253,8 +253,9 @@ fn pictures(
             continue;
         };
         let Some(&class) = classes.get(&annotation.category_id) else {
+            let (category, image) = (annotation.category_id, annotation.image_id);
             let what =
-                format!("category {} is none of the set's {} classes", annotation.category_id, reader.classes.len());
+                format!("its category {category} (of image {image}) is none of the set's {}", reader.classes.len());
             reader.tell(FaultKind::UnknownClass, path, Some(object), what, Repair::LeftOut);
             continue;
         };
@@ -267,7 +268,7 @@ fn pictures(
             continue;
         };
         let picture = &mut found[*place];
-        let place = Place { file: path, object };
+        let place = Place { file: path, object, picture: Some(&picture.file) };
         picture.labels.extend(check_box(label.clone(), picture.size, &place, &mut reader.faults));
     }
     found

@@ -84,7 +84,7 @@ fn read_table(reader: &mut Reader, path: &Path, part: usize, pictures: &mut Pict
             Some(place) => *place,
             None => {
                 let place = find_picture(folder, cell(0)).map(|file| {
-                    let size = reader.size(None, &file, path, true);
+                    let size = reader.size(None, &file, (path, None), true);
                     let picture = AnnotatedPicture { file, labels_file: path.into(), size, ..Default::default() };
                     pictures.parts[part].push(picture);
                     pictures.parts[part].len() - 1
@@ -100,7 +100,8 @@ fn read_table(reader: &mut Reader, path: &Path, part: usize, pictures: &mut Pict
         let label = read_row(reader, [1, 2, 3, 4, 5].map(cell), (path, line));
         let (Some(place), Some((label, object))) = (place, label) else { continue };
         let picture = &mut pictures.parts[part][place];
-        picture.labels.extend(check_box(label, picture.size, &Place { file: path, object }, &mut reader.faults));
+        let place = Place { file: path, object, picture: Some(&picture.file) };
+        picture.labels.extend(check_box(label, picture.size, &place, &mut reader.faults));
     }
     Ok(())
 }

@@ -190,8 +190,15 @@ impl Reader {
         }
     }
 
-    /// The size that boxes of a picture are judged by: what its labels declare, if the picture bears that out or nobody looks.
-    fn size(&mut self, declared: Option<[u32; 2]>, picture: &Path, labels: &Path, look: bool) -> Option<[u32; 2]> {
+    /// The size that boxes of a picture are judged by: what its labels (file, and object in it) declare, if the picture bears that
+    /// out or nobody looks.
+    fn size(
+        &mut self,
+        declared: Option<[u32; 2]>,
+        picture: &Path,
+        (labels, object): (&Path, Option<String>),
+        look: bool,
+    ) -> Option<[u32; 2]> {
         if declared.is_some() && !look {
             return declared;
         }
@@ -209,7 +216,7 @@ impl Reader {
             upright[0],
             upright[1]
         );
-        self.tell(FaultKind::WrongSize, labels, None, what, Repair::None);
+        self.tell(FaultKind::WrongSize, labels, object, what, Repair::None);
         Some(upright)
     }
 }

@@ -192,7 +192,7 @@ fn read_file(reader: &mut Reader, files: &Files, stem: &str, path: &Path) -> Opt
         Some([side("width")?, side("height")?])
     });
     // A wrong size would cut sound boxes, so the picture's header is always asked.
-    let size = reader.size(declared, &file, path, true);
+    let size = reader.size(declared, &file, (path, None), true);
     let objects = root.children().filter(|node| node.has_tag_name("object"));
     let labels = objects.enumerate().filter_map(|(index, object)| read_object(reader, object, index, (path, size)));
     let labels = labels.collect();
@@ -253,5 +253,5 @@ fn read_object(
         position: index + 1,
         ..BoxLabel::default()
     };
-    check_box(label, size, &Place { file: path, object: place }, &mut reader.faults)
+    check_box(label, size, &Place { file: path, object: place, picture: None }, &mut reader.faults)
 }

@@ -187,7 +187,7 @@ fn label_file(picture: &Path) -> PathBuf {
 
 fn read_picture(reader: &mut Reader, file: PathBuf) -> AnnotatedPicture {
     let labels_file = label_file(&file);
-    let size = reader.size(None, &file, &labels_file, true);
+    let size = reader.size(None, &file, (&labels_file, None), true);
     let mut picture = AnnotatedPicture { file, labels_file, size, labels: Vec::new(), id: None };
     if !picture.labels_file.is_file() {
         let what = format!("there is no {} for this picture; it is taken as background", picture.labels_file.display());
@@ -244,7 +244,7 @@ fn read_line(reader: &mut Reader, line: &str, number: usize, (path, size): (&Pat
     };
     let label =
         BoxLabel { class, xyxy: xyxy.map(without_noise), segmentation, position: number, ..BoxLabel::default() };
-    check_box(label, Some(size), &Place { file: path, object }, &mut reader.faults)
+    check_box(label, Some(size), &Place { file: path, object, picture: None }, &mut reader.faults)
 }
 
 /// Whole pixels, divided by the picture's size and multiplied again, come back as whole pixels.
