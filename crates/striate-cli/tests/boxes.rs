@@ -408,3 +408,20 @@ fn faults_in_a_file_of_many_pictures_name_object_and_picture() {
         std::fs::remove_file(path).unwrap();
     }
 }
+
+#[test]
+fn boxes_are_counted_by_class_and_part() {
+    let Some(source) = bccd() else { return };
+    let path = source.to_str().unwrap();
+    let stats = lines(&run(&["data", "stats", path, "--json"]).ok().stdout).pop().unwrap();
+    assert_eq!((&stats["kind"], &stats["boxes"], &stats["background"]), (&json!("voc"), &json!(4886), &json!(0)));
+    assert_eq!(stats["class_names"], json!(["Platelets", "RBC", "WBC"]));
+    assert_eq!(stats["parts"]["test"]["pictures"], 72);
+    let sum = |class: usize| -> u64 {
+        ["train", "val", "test"].iter().map(|part| stats["parts"][part]["classes"][class].as_u64().unwrap()).sum()
+    };
+    assert_eq!([sum(0), sum(1), sum(2)], [361, 4153, 372]);
+    assert!(stats["repairs"][0].as_str().unwrap().starts_with("2 × box without area, left out"), "{stats}");
+    let plain = run(&["data", "stats", path, "--plain"]).ok().stdout;
+    assert!(plain.contains("RBC") && plain.contains("boxes a picture"), "{plain}");
+}

@@ -86,7 +86,7 @@ const COCO: &str = r#"{"info": {}, "images": [
     {"id": 2, "image_id": 5, "category_id": 3, "bbox": [0, 0, 100, 50], "iscrowd": 1, "segmentation": {"size": [50, 100], "counts": "0abc"}},
     {"id": 3, "image_id": 5, "category_id": 4, "bbox": [1, 1, 2, 2]},
     {"id": 4, "image_id": 99, "category_id": 3, "bbox": [1, 1, 2, 2]},
-    {"id": 5, "image_id": 7, "category_id": 3, "bbox": [1, 1, 0, 2]},
+    {"id": 5, "image_id": 7, "category_id": 3, "bbox": [1, 1, 0, 2], "segmentation": [1, "odd"]},
     {"id": 6, "image_id": 7, "category_id": 3, "bbox": [90, 1, 20, 2]},
     {"id": 7, "image_id": 7, "category_id": 3}]}"#;
 
@@ -246,6 +246,11 @@ fn a_table_is_read_by_its_columns() {
             (FaultKind::UnknownClass, Some("line 8 (cow)"), Repair::LeftOut),
         ]
     );
+    // Results that lie beside the tables of the parts are no part.
+    let head = "path,x1,y1,x2,y2,class\n";
+    let (train, other) = (format!("{head}a.png,1,2,3,4,cat\n"), format!("{head}a.png,5,5,9,9,cat\n"));
+    let (_folder, set) = open(&[("train.csv", &train), ("val.csv", &other), ("results.csv", &other), ("a.png", "")]);
+    assert_eq!((boxes(&set, 0).len(), boxes(&set, 1).len()), (1, 1));
     // A table of labels is another thing.
     assert_eq!(recognise_annotations(folder(&[("labels.csv", "file,label\na.png,cat\n")]).path()), None);
 }

@@ -42,13 +42,37 @@ pub(crate) struct CocoAnnotation {
     pub difficult: Flag,
     #[serde(default)]
     pub truncated: Flag,
-    pub segmentation: Option<Segmentation>,
+    #[serde(default)]
+    pub segmentation: Shape,
 }
 
 #[derive(Clone, Deserialize)]
 pub(crate) struct CocoCategory {
     pub id: i64,
     pub name: String,
+}
+
+/// A shape that can be read, or none: files hold all sorts of things there, and boxes do not need it.
+#[derive(Default, Deserialize)]
+#[serde(from = "ShapeText")]
+pub(crate) struct Shape(pub Option<Segmentation>);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ShapeText {
+    Known(Segmentation),
+    Other(serde::de::IgnoredAny),
+}
+
+impl From<ShapeText> for Shape {
+    fn from(text: ShapeText) -> Shape {
+        Shape(match text {
+            // COCO's tools want an empty list where there is no shape.
+            ShapeText::Known(Segmentation::Polygons(list)) if list.is_empty() => None,
+            ShapeText::Known(shape) => Some(shape),
+            ShapeText::Other(_) => None,
+        })
+    }
 }
 
 /// 0, 1, false or true.
@@ -283,9 +307,7 @@ fn label(annotation: CocoAnnotation, class: usize, position: usize) -> Option<Bo
         difficult: annotation.difficult.0,
         truncated: annotation.truncated.0,
         area: annotation.area,
-        segmentation: annotation
-            .segmentation
-            .filter(|shape| !matches!(shape, Segmentation::Polygons(list) if list.is_empty())),
+        segmentation: annotation.segmentation.0,
         id: annotation.id,
         position,
     })

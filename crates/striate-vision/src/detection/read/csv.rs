@@ -19,6 +19,9 @@ const COLUMNS: [&[&str]; 7] = [
     &["split", "part", "set"],
 ];
 
+/// Names of a table of all parts.
+const WHOLE: [&str; 4] = ["annotations", "labels", "boxes", "data"];
+
 /// Bytes in which the first line must end.
 const HEAD_BYTES: u64 = 4096;
 
@@ -39,6 +42,17 @@ pub(super) fn is_table(path: &Path) -> bool {
     let text = String::from_utf8_lossy(&bytes);
     let head = text.lines().next().and_then(|line| split_cells(line).ok()).and_then(|mut rows| rows.pop());
     read.is_ok() && head.is_some_and(|(_, cells)| columns(&cells).is_some())
+}
+
+/// The tables of a folder that make up a set: one for all, else one for each part, else all there are.
+pub(super) fn find(files: &[PathBuf]) -> Vec<PathBuf> {
+    let tables: Vec<PathBuf> = files.iter().filter(|file| is_table(file)).cloned().collect();
+    let stem = |path: &PathBuf| path.file_stem().unwrap_or_default().to_ascii_lowercase();
+    if let Some(whole) = tables.iter().find(|path| WHOLE.iter().any(|name| stem(path) == *name)) {
+        return vec![whole.clone()];
+    }
+    let parts: Vec<PathBuf> = tables.iter().filter(|path| part_of(&stem(path)).is_some()).cloned().collect();
+    if parts.is_empty() { tables } else { parts }
 }
 
 /// One picture's lines, in the order of the first.

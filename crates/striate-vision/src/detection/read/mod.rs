@@ -114,7 +114,7 @@ fn recognise(path: &Path) -> Result<Option<Recognised>> {
     if let Some(yaml) = files.iter().find(|file| has_ending(file, &["yaml", "yml"]) && yolo::is_description(file)) {
         return found(BoxFormat::Yolo, vec![yaml.clone()]);
     }
-    let tables: Vec<PathBuf> = files.iter().filter(|file| csv::is_table(file)).cloned().collect();
+    let tables = csv::find(&files);
     if !tables.is_empty() {
         return found(BoxFormat::Csv, tables);
     }
