@@ -170,10 +170,10 @@ impl AnnotatedSet {
         counts
     }
 
-    /// What was repaired in memory, a line for each kind of repair with how often, and then each case by file and object.
+    /// What was repaired in memory, a line for each kind of repair: how often, and the first cases by file and object.
     ///
     /// ```text
-    /// 2 boxes without area left out: BloodImage_00338.xml object 13 (RBC), BloodImage_00343.xml object 4 (RBC)
+    /// 2 × box without area, left out: BloodImage_00343.xml object 4 (RBC), BloodImage_00338.xml object 13 (RBC)
     /// ```
     pub fn repairs(&self) -> Vec<String> {
         let mut kinds: BTreeMap<(&str, Repair), Vec<String>> = BTreeMap::new();

@@ -130,8 +130,8 @@ fn is_instances(path: &Path) -> bool {
         return false;
     }
     let text = String::from_utf8_lossy(&head);
-    // The pictures may come after megabytes of annotations, so any key of its own will do.
-    let keys = ["\"images\"", "\"annotations\"", "\"categories\"", "\"info\"", "\"licenses\""];
+    // The pictures may come after megabytes of annotations, so one of the keys will do.
+    let keys = ["\"images\"", "\"annotations\"", "\"categories\""];
     text.trim_start_matches('\u{feff}').trim_start().starts_with('{') && keys.iter().any(|key| text.contains(key))
 }
 
@@ -227,6 +227,7 @@ fn folders(root: &Path, json: &Path) -> Vec<PathBuf> {
     places
 }
 
+/// The pictures of a json with their boxes.
 fn pictures(
     reader: &mut Reader,
     (root, path): (&Path, &Path),

@@ -15,8 +15,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Most bytes of one file of labels: COCO's own largest has half a gigabyte.
-const MAX_LABEL_BYTES: u64 = 4 << 30;
+/// Most bytes of a json, which speaks of all pictures of a part: COCO's own largest has half a gigabyte.
+const MAX_JSON_BYTES: u64 = 4 << 30;
+/// Most bytes of any other file of labels.
+const MAX_LABEL_BYTES: u64 = 256 << 20;
 
 /// Faults with a guess at what was meant.
 const MOST_HINTS: usize = 100;
@@ -243,11 +245,12 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
     if !metadata.is_file() {
         return Err(wrong("it is no regular file".into()));
     }
+    let most = if has_ending(path, &["json"]) { MAX_JSON_BYTES } else { MAX_LABEL_BYTES };
     let file = std::fs::File::open(path).map_err(|e| DataError::io(path, e))?;
     let mut bytes = Vec::new();
-    file.take(MAX_LABEL_BYTES + 1).read_to_end(&mut bytes).map_err(|e| DataError::io(path, e))?;
-    if bytes.len() as u64 > MAX_LABEL_BYTES {
-        return Err(wrong(format!("it has more than {MAX_LABEL_BYTES} bytes, the most that are read")));
+    file.take(most + 1).read_to_end(&mut bytes).map_err(|e| DataError::io(path, e))?;
+    if bytes.len() as u64 > most {
+        return Err(wrong(format!("it has more than {most} bytes, the most that are read")));
     }
     if bytes.starts_with(b"\xEF\xBB\xBF") {
         bytes.drain(..3);
