@@ -39,6 +39,21 @@ pub struct Checked {
 /// than their ending says, or are turned by EXIF data; sizes that are not the picture's; boxes that are there twice; classes that
 /// look like slips of the pen; and pictures that are there twice or nearly so, within a part or across parts.
 ///
+/// ```
+/// use striate_vision::data::{Image, encode_png};
+/// use striate_vision::detection::{FaultKind, check_annotations};
+///
+/// let folder = tempfile::tempdir()?;
+/// // A PNG that calls itself a JPEG, and a box beyond its edge.
+/// std::fs::write(folder.path().join("a.jpg"), encode_png(&Image::filled(40, 20, &[7]))?)?;
+/// std::fs::write(folder.path().join("boxes.csv"), "path,x1,y1,x2,y2,class\na.jpg,1,2,50,12,cat\n")?;
+/// let mut kinds = Vec::new();
+/// let checked = check_annotations(folder.path(), &mut |fault| kinds.push((fault.kind, fault.object)))?;
+/// assert_eq!((checked.pictures, checked.boxes), (1, 1));
+/// assert_eq!(kinds, [(FaultKind::Outside, Some("line 2 (cat)".into())), (FaultKind::WrongFormat, None)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// As [`open_annotations`](super::open_annotations), and what the system says where a file cannot be read.
 pub fn check_annotations(path: &Path, tell: &mut dyn FnMut(Fault)) -> Result<Checked> {

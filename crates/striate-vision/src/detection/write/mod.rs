@@ -53,6 +53,21 @@ type Parts<'a> = [Vec<Named<'a>>; 3];
 ///
 /// Faulty boxes and pictures, which the set does not have any more, are not written; see [`AnnotatedSet::repairs`].
 ///
+/// ```
+/// use striate_vision::data::{Image, encode_png};
+/// use striate_vision::detection::{BoxFormat, open_annotations, write_annotations};
+///
+/// let folder = tempfile::tempdir()?;
+/// std::fs::write(folder.path().join("a.png"), encode_png(&Image::filled(40, 20, &[7]))?)?;
+/// std::fs::write(folder.path().join("boxes.csv"), "path,x1,y1,x2,y2,class\na.png,1,2,31,12,cat\n")?;
+/// let set = open_annotations(folder.path())?;
+/// let target = folder.path().join("yolo");
+/// let written = write_annotations(&set, &target, BoxFormat::Yolo)?;
+/// assert_eq!((written.pictures, written.boxes, written.losses.len()), (1, 1, 0));
+/// assert_eq!(std::fs::read_to_string(target.join("labels/train/a.txt"))?, "0 0.4 0.35 0.75 0.5\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`DataError::Config`] for a folder with something in it, and what the system says.
 pub fn write_annotations(set: &AnnotatedSet, folder: &Path, format: BoxFormat) -> Result<Written> {
