@@ -6,7 +6,7 @@ import sys
 
 FAMILIES = ["layers_conv", "layers_pool", "layers_norm", "layers_activation", "layers_resample", "layers_misc",
             "losses", "optimizers", "schedules", "init_stats", "printing", "trajectories", "zoo", "pictures",
-            "jpegs", "presets", "pth_files"]
+            "jpegs", "presets", "pth_files", "coco_eval", "nms"]
 
 here = os.path.dirname(os.path.abspath(__file__))
 for family in sys.argv[1:] or FAMILIES:

@@ -1,6 +1,7 @@
 //! `striate data`.
 
 mod check;
+mod convert;
 mod fetch;
 mod stats;
 
@@ -15,6 +16,8 @@ pub enum DataArgs {
     Check(DataSetArgs),
     /// Count classes, sizes and values.
     Stats(DataSetArgs),
+    /// Write a set with boxes in another format: COCO, Pascal VOC, YOLO or CSV.
+    Convert(convert::ConvertArgs),
     /// Say where a well-known set is, or how it gets here.
     Fetch(fetch::FetchArgs),
 }
@@ -33,6 +36,7 @@ pub fn run(args: &DataArgs) -> Result<(), Failure> {
     match args {
         DataArgs::Check(args) => check::run(args),
         DataArgs::Stats(args) => stats::run(args),
+        DataArgs::Convert(args) => convert::run(args),
         DataArgs::Fetch(args) => fetch::run(args),
     }
 }

@@ -1,5 +1,7 @@
 //! `striate val`.
 
+mod boxes;
+
 use crate::compute::ComputeArgs;
 use crate::failure::Failure;
 use crate::model::{Model, ModelArgs};
@@ -32,8 +34,12 @@ enum Split {
 /// Judge a net on labelled pictures.
 #[derive(Args, Debug)]
 pub struct ValArgs {
-    #[command(flatten)]
-    model: ModelArgs,
+    /// A registry name (see `striate models`), a run folder, a weights file that striate wrote, or an .onnx file.
+    #[arg(value_name = "MODEL", required_unless_present = "gt")]
+    model: Option<String>,
+    /// Weights for a registry name, with torchvision's keys: .pth, .safetensors, .npz or .onnx.
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
     /// As for `striate train`; nothing: the data set inside the binary.
     data: Option<String>,
     /// Which part [default: test, else val, else train].
@@ -48,6 +54,8 @@ pub struct ValArgs {
     /// Average over views of each picture: flip (mirrored left to right too), crops (centre and corners), all (both).
     #[arg(long, num_args = 0..=1, default_value = "none", default_missing_value = "flip", require_equals = true)]
     tta: Tta,
+    #[command(flatten)]
+    boxes: boxes::BoxArgs,
     #[command(flatten)]
     preprocess: PreprocessArgs,
     #[command(flatten)]
@@ -180,7 +188,9 @@ pub fn classes_of(model: &Model) -> Result<usize, Failure> {
 
 /// Runs the verb.
 pub fn run(args: &ValArgs, started: Instant) -> Result<(), Failure> {
-    let mut model = args.model.open(None)?.prepare(&args.preprocess.overrides())?;
+    let Some(model) = args.model.clone() else { return boxes::run(&args.boxes, args.output, started) };
+    let model = ModelArgs { model, weights: args.weights.clone() };
+    let mut model = model.open(None)?.prepare(&args.preprocess.overrides())?;
     let size = model.for_tta(args.tta)?;
     let wanted = Wanted { task: Some(model.task), class_names: model.class_names.as_deref() };
     let source = open_data(args.data.as_deref(), &wanted)?;

@@ -12,7 +12,7 @@ const HEIGHT: usize = 40;
 
 /// A noisy grey picture with a bright box, and the box as a mask; its border counts for nothing.
 fn boxed(index: usize) -> (Image, Image) {
-    let mut state = index as u32 * 747_796_405 + 1;
+    let mut state = (index as u32).wrapping_mul(747_796_405).wrapping_add(1);
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 24) as u8

@@ -5,13 +5,14 @@ use crate::failure::Failure;
 use crate::output::{Output, print_json, print_line};
 use serde::Serialize;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use striate::vision::data::{DataError, Dataset, DatasetSource, Image, open_dataset, open_embedded};
+use striate::vision::detection::{Fault, check_annotations, recognise_annotations};
 
 /// Something wrong.
 #[derive(Debug, Serialize)]
 struct Problem {
-    /// "set", "picture", "label" or "duplicate".
+    /// "set", "picture", "label" or "duplicate"; of boxes, the names of `FaultKind`.
     kind: &'static str,
     /// The file, where one is to blame.
     file: Option<PathBuf>,
@@ -36,6 +37,7 @@ fn file_of(error: &DataError) -> Option<PathBuf> {
         | DataError::Header { file, .. }
         | DataError::LabelRange { file, .. }
         | DataError::ClassNames { file, .. }
+        | DataError::Annotations { file, .. }
         | DataError::Table { file, .. } => Some(file.clone()),
         DataError::CountMismatch { labels_file, .. } => Some(labels_file.clone()),
         _ => None,
@@ -48,6 +50,7 @@ fn kind_of(error: &DataError) -> &'static str {
         DataError::LabelRange { .. }
         | DataError::SampleLabel { .. }
         | DataError::ClassNames { .. }
+        | DataError::Annotations { .. }
         | DataError::Table { .. } => "label",
         _ => "set",
     }
@@ -79,7 +82,7 @@ fn check_part(
                 }
                 // A picture that is trained on and judged by makes the judgement worthless.
                 let place = format!("{name}\u{0}{}", here());
-                let other = seen.entry(fingerprint(&image)).or_insert_with(|| place.clone());
+                let other = seen.entry(image.fingerprint()).or_insert_with(|| place.clone());
                 if let Some((part_of, first)) = other.split_once('\u{0}').filter(|(part_of, _)| *part_of != name) {
                     let message = format!("{}: the same picture as {first} of the {part_of} part", here());
                     tell(Problem { kind: "duplicate", file, object, message });
@@ -102,15 +105,6 @@ fn mask_problem(part: &dyn Dataset, index: usize, image: &Image) -> Option<(&'st
     }
 }
 
-/// FNV-1a over size and bytes, 128 bits: long enough that two pictures never meet by chance.
-fn fingerprint(image: &Image) -> u128 {
-    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    let sizes = [image.width, image.height, image.channels];
-    let bytes = sizes.iter().flat_map(|n| n.to_le_bytes()).chain(image.data.iter().copied());
-    bytes.fold(BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
-}
-
 /// The parts that a set has, with their names.
 pub(super) fn parts(source: &DatasetSource) -> Vec<(&'static str, &dyn Dataset)> {
     let parts = [("train", &source.train), ("val", &source.val), ("test", &source.test)];
@@ -128,6 +122,33 @@ pub fn run(args: &DataSetArgs) -> Result<(), Failure> {
             false => print_line(&format!("{}: {}", problem.kind, problem.message)),
         }
     };
+    let boxes = args.data.as_deref().map(Path::new).filter(|path| recognise_annotations(path).is_some());
+    if let Some(path) = boxes {
+        let fault = &mut |fault: Fault| {
+            tell(Problem {
+                kind: fault.kind.name(),
+                file: Some(fault.file),
+                object: fault.object,
+                message: fault.message,
+            });
+        };
+        match check_annotations(path, fault) {
+            Ok(checked) => {
+                checked.notes.iter().for_each(|note| eprintln!("note: {note}"));
+                return conclude(problems, checked.pictures, json);
+            }
+            Err(error) if error.is_io() => return Err(error.into()),
+            Err(error) => {
+                tell(Problem {
+                    kind: kind_of(&error),
+                    file: file_of(&error),
+                    object: None,
+                    message: error.to_string(),
+                });
+                return conclude(problems, pictures, json);
+            }
+        }
+    }
     let opened = args.data.as_deref().map_or_else(open_embedded, open_dataset);
     match opened {
         Err(error) if error.is_io() => return Err(error.into()),
@@ -143,6 +164,11 @@ pub fn run(args: &DataSetArgs) -> Result<(), Failure> {
             }
         }
     }
+    conclude(problems, pictures, json)
+}
+
+/// The last word.
+fn conclude(problems: usize, pictures: usize, json: bool) -> Result<(), Failure> {
     if problems > 0 {
         return Err(Failure::data(format!("{problems} problem(s) in {pictures} pictures")));
     }

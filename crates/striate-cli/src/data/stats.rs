@@ -7,7 +7,9 @@ use crate::output::{Output, print_json, print_line};
 use crate::table::{grouped, table};
 use crate::val::open_data;
 use serde_json::json;
+use std::path::Path;
 use striate::vision::data::{DataError, Dataset, DatasetSource, IGNORE, Image, Wanted, channel_stats, class_counts};
+use striate::vision::detection::{AnnotatedSet, PARTS, open_annotations, recognise_annotations};
 use striate::vision::metrics::imbalance_remark;
 use striate::vision::models::Task;
 use striate::vision::transforms::Compose;
@@ -49,8 +51,66 @@ fn count(task: Task, part: &dyn Dataset) -> Result<Vec<usize>, DataError> {
     Ok(counts)
 }
 
+/// Areas of COCO's small, medium and large things, in pixels.
+const SMALL: f64 = 32.0 * 32.0;
+const MEDIUM: f64 = 96.0 * 96.0;
+
+/// Boxes by class, part and size.
+fn count_boxes(set: &AnnotatedSet, output: Output) {
+    let present =
+        || PARTS.iter().zip(&set.parts).enumerate().filter_map(|(at, (name, part))| Some((at, name, part.as_ref()?)));
+    let mut sizes = [0usize; 3];
+    for label in set.pictures().flat_map(|picture| &picture.labels) {
+        let [w, h] = label.size();
+        let area = label.area.unwrap_or(w * h);
+        sizes[if area < SMALL { 0 } else { 1 + usize::from(area >= MEDIUM) }] += 1;
+    }
+    let (pictures, boxes) = (set.pictures().count(), sizes.iter().sum::<usize>());
+    let empty = set.pictures().filter(|picture| picture.labels.is_empty()).count();
+    let repairs = set.repairs();
+    if output == Output::Json {
+        let part = |(at, name, part): (usize, &&str, &Vec<_>)| {
+            ((*name).to_owned(), json!({"pictures": part.len(), "classes": set.class_counts(at)}))
+        };
+        let parts: serde_json::Map<_, _> = present().map(part).collect();
+        print_json(&json!({
+            "kind": set.format.name(), "path": set.path, "class_names": set.class_names, "parts": parts, "boxes": boxes,
+            "small": sizes[0], "medium": sizes[1], "large": sizes[2], "background": empty, "repairs": repairs,
+        }));
+        return;
+    }
+    let mut head = vec!["boxes"];
+    head.extend(present().map(|(_, name, _)| *name));
+    let counts: Vec<Vec<usize>> = present().map(|(at, ..)| set.class_counts(at)).collect();
+    let row = |name: &str, cells: Vec<usize>| {
+        std::iter::once(name.to_owned()).chain(cells.into_iter().map(|n| grouped(n as u64))).collect::<Vec<_>>()
+    };
+    let of_class = |(class, name): (usize, &String)| row(name, counts.iter().map(|counts| counts[class]).collect());
+    let mut rows: Vec<Vec<String>> = set.class_names.iter().enumerate().map(of_class).collect();
+    rows.push(row("all", counts.iter().map(|counts| counts.iter().sum()).collect()));
+    rows.push(row("pictures", present().map(|(.., part)| part.len()).collect()));
+    print_line(&format!("{} in {}, {} classes\n", set.format, set.path.display(), set.class_names.len()));
+    print_line(&table(&head, &rows, &[0]));
+    print_line(&format!(
+        "\n{:.1} boxes a picture, {} pictures without; {} boxes below 32² pixels, {} below 96², {} above",
+        boxes as f64 / pictures.max(1) as f64,
+        grouped(empty as u64),
+        grouped(sizes[0] as u64),
+        grouped(sizes[1] as u64),
+        grouped(sizes[2] as u64)
+    ));
+    repairs.iter().for_each(|repair| print_line(repair));
+}
+
 /// Runs the verb.
 pub fn run(args: &DataSetArgs) -> Result<(), Failure> {
+    let boxes = args.data.as_deref().map(Path::new).filter(|path| recognise_annotations(path).is_some());
+    if let Some(path) = boxes {
+        let set = open_annotations(path)?;
+        set.notes.iter().for_each(|note| eprintln!("note: {note}"));
+        count_boxes(&set, args.output.choose());
+        return Ok(());
+    }
     let source = open_data(args.data.as_deref(), &Wanted::default())?;
     let parts = parts(&source);
     let counts = parts.iter().map(|(_, part)| count(source.task, *part)).collect::<Result<Vec<_>, _>>()?;

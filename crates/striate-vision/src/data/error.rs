@@ -249,6 +249,16 @@ pub enum DataError {
         /// What is wrong, and what to do.
         what: String,
     },
+    /// A file of boxes that cannot be used.
+    #[error("{}{}: {what}", file.display(), place.as_ref().map(|p| format!(", {p}")).unwrap_or_default())]
+    Annotations {
+        /// The file.
+        file: PathBuf,
+        /// Where in it: a line, an object, a key.
+        place: Option<String>,
+        /// What is wrong, and what to do.
+        what: String,
+    },
     /// A transform that does not fit a picture.
     #[error("{name}: {reason}")]
     Transform {

@@ -36,6 +36,11 @@ mod split;
 mod stats;
 mod table;
 
+pub(crate) use error::did_you_mean;
+pub(crate) use folder::{Listing, is_picture, part_of};
+pub(crate) use picture::{PictureHead, decode_into, probe_head, read_limited};
+pub(crate) use table::{find_picture, split_cells};
+
 pub use dataset::{Dataset, MemoryDataset, Sample, Subset, class_counts, labels_of};
 pub use error::{DataError, PictureError, Result};
 pub use folder::FolderDataset;

@@ -57,6 +57,15 @@ impl Image {
         &self.data[at..at + self.channels]
     }
 
+    /// A number that two pictures share only if they are the same, size and all: FNV-1a of 128 bits.
+    pub fn fingerprint(&self) -> u128 {
+        const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+        const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+        let sizes = [self.width, self.height, self.channels];
+        let bytes = sizes.iter().flat_map(|n| n.to_le_bytes()).chain(self.data.iter().copied());
+        bytes.fold(BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
+    }
+
     /// Makes this a copy of `other`, reusing the buffer.
     pub fn copy_from(&mut self, other: &Image) {
         self.set(other.width, other.height, other.channels, &other.data);
@@ -183,15 +192,61 @@ pub fn probe(path: impl AsRef<Path>) -> Result<PictureInfo> {
     guarded(|| {
         let (mut decoder, _) = open_decoder(&bytes)?;
         let (width, height) = decoder.dimensions();
-        let turned = matches!(
-            decoder.orientation().unwrap_or(Orientation::NoTransforms),
-            Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
-        );
+        let turned = is_quarter(decoder.orientation().unwrap_or(Orientation::NoTransforms));
         let (width, height) = if turned { (height, width) } else { (width, height) };
         let channels = if decoder.color_type().has_color() { 3 } else { 1 };
         Ok(PictureInfo { width: width as usize, height: height as usize, channels })
     })
     .map_err(|reason| DataError::Picture { file: path.to_path_buf(), reason })
+}
+
+/// What the first bytes of a picture say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PictureHead {
+    /// Of the file's content.
+    pub format: ImageFormat,
+    /// Width and height as the pixels are stored.
+    pub stored: [u32; 2],
+    /// Width and height after the EXIF orientation.
+    pub upright: [u32; 2],
+    /// Whether the EXIF orientation moves any pixel.
+    pub is_turned: bool,
+}
+
+/// Bytes that hold the header of nearly every picture; only where they do not, the rest is read.
+const HEAD_BYTES: u64 = 64 << 10;
+
+/// Reads format, size and orientation of a picture from its first bytes.
+///
+/// # Errors
+/// As [`probe`].
+pub(crate) fn probe_head(path: &Path) -> Result<PictureHead> {
+    let file = std::fs::File::open(path).map_err(|e| DataError::io(path, e))?;
+    let mut bytes = Vec::new();
+    file.take(HEAD_BYTES).read_to_end(&mut bytes).map_err(|e| DataError::io(path, e))?;
+    let head = |bytes: &[u8]| {
+        guarded(|| {
+            let (mut decoder, format) = start_decoder(bytes)?;
+            let (width, height) = decoder.dimensions();
+            let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+            let upright = if is_quarter(orientation) { [height, width] } else { [width, height] };
+            let is_turned = orientation != Orientation::NoTransforms;
+            Ok(PictureHead { format, stored: [width, height], upright, is_turned })
+        })
+    };
+    if let Ok(found) = head(&bytes) {
+        return Ok(found);
+    }
+    read_limited(path, &mut bytes)?;
+    head(&bytes).map_err(|reason| DataError::Picture { file: path.to_path_buf(), reason })
+}
+
+/// Whether width and height change places.
+fn is_quarter(orientation: Orientation) -> bool {
+    matches!(
+        orientation,
+        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+    )
 }
 
 /// Reads a whole file of at most [`MAX_BYTES`] into `bytes`, whose old content goes.
@@ -264,14 +319,20 @@ pub(crate) fn guarded<T>(job: impl FnOnce() -> Result<T, PictureError>) -> Resul
 }
 
 fn open_decoder(bytes: &[u8]) -> Result<(impl ImageDecoder + '_, ImageFormat), PictureError> {
+    // Anything but a JPEG is judged by its decoder.
+    if bytes.starts_with(b"\xFF\xD8\xFF") {
+        check_jpeg(bytes)?;
+    }
+    start_decoder(bytes)
+}
+
+/// A decoder that has read the header, within the limits.
+fn start_decoder(bytes: &[u8]) -> Result<(impl ImageDecoder + '_, ImageFormat), PictureError> {
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     let format = match reader.format() {
         Some(f @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP | ImageFormat::Bmp)) => f,
         other => return Err(PictureError::NotAPicture { hint: seems_to_be(bytes, other) }),
     };
-    if format == ImageFormat::Jpeg {
-        check_jpeg(bytes)?;
-    }
     let mut decoder = reader.into_decoder().map_err(|e| picture_error(e, format))?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);

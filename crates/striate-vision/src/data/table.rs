@@ -106,7 +106,7 @@ struct Row {
 }
 
 /// The cells of a table by line, with RFC 4180's quotes; `,` or else `;` or tabs between them.
-fn split_cells(text: &str) -> Result<Vec<(usize, Vec<String>)>, usize> {
+pub(crate) fn split_cells(text: &str) -> Result<Vec<(usize, Vec<String>)>, usize> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let first = text.lines().next().unwrap_or_default();
     let between = [',', '\t', ';'].into_iter().find(|c| first.contains(*c)).unwrap_or(',');
@@ -143,7 +143,7 @@ fn split_cells(text: &str) -> Result<Vec<(usize, Vec<String>)>, usize> {
 }
 
 /// The picture that a cell names.
-fn find_picture(folder: &Path, cell: &str) -> Option<PathBuf> {
+pub(crate) fn find_picture(folder: &Path, cell: &str) -> Option<PathBuf> {
     let places = || FOLDERS.iter().map(|inner| folder.join(inner).join(cell));
     let with_ending =
         |path: PathBuf| ENDINGS.iter().map(move |ending| PathBuf::from(format!("{}.{ending}", path.display())));
