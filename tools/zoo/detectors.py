@@ -1,0 +1,259 @@
+"""torchvision's detectors against striate: the same random weights, the same pictures, the same heads and boxes.
+
+    python detectors.py PICTURE PICTURE … [--striate target/release/striate] [--only WORD,WORD] [--frozen] [--side N]
+
+For each detector torchvision's own net gets random weights and batch-norm statistics of the pictures, disturbed; the biases of its class
+head are shifted until each picture has 20 to 100 boxes. Its state dict is saved as .pth. Then
+
+- `striate run` computes the raw heads of each prepared picture: they may differ by 1e-4 of their range;
+- `striate predict` finds the boxes on the pictures' files: corners may differ by 0.05 pixels and scores by 1e-4; boxes whose scores are
+  closer than 1e-5 may come in another order.
+
+`--frozen` gives the backbone torchvision's frozen norms, as its detectors have them when they start from weights. Exit status 1 if
+anything differs. A detector of 800 pixels takes about a minute and 3 GiB on one core.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+from PIL import Image
+from torchvision.models import detection
+from torchvision.transforms.functional import pil_to_tensor
+
+HEAD_LIMIT, BOX_LIMIT, SCORE_LIMIT, TIE = 1e-4, 0.05, 1e-4, 1e-5
+FEWEST, MOST, WANTED = 20, 100, 50
+NAMES = [
+    "ssdlite320_mobilenet_v3_large", "ssd300_vgg16", "retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn",
+    "fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn",
+]
+FREEZES = ("retinanet_resnet50_fpn", "fcos_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn",
+           "fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
+
+
+def freeze(module):
+    """Puts frozen norms in the place of a backbone's batch norms, with their values."""
+    for name, child in module.named_children():
+        if isinstance(child, torch.nn.BatchNorm2d):
+            frozen = torchvision.ops.FrozenBatchNorm2d(child.num_features, child.eps)
+            frozen.load_state_dict({k: v for k, v in child.state_dict().items() if k != "num_batches_tracked"})
+            setattr(module, name, frozen)
+        else:
+            freeze(child)
+
+
+def randomise(net, x):
+    """Weights by He's rule, and of batch norms the statistics of these pictures, disturbed: activations neither vanish nor explode."""
+    for name, p in net.named_parameters():
+        if p.dim() >= 2:
+            torch.nn.init.normal_(p, std=(2.0 / p[0].numel()) ** 0.5)
+        elif name.endswith("bias"):
+            torch.nn.init.normal_(p, std=0.1)
+        elif not name.endswith("scale_weight"):
+            torch.nn.init.uniform_(p, 0.5, 1.5)
+    # What stands behind a branch beside an identity is small, or deep sums would grow.
+    for m in net.modules():
+        if isinstance(m, torchvision.models.resnet.Bottleneck):
+            torch.nn.init.uniform_(m.bn3.weight, 0.1, 0.4)
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    momenta = [m.momentum for m in norms]
+    for m in norms:
+        m.momentum = 1.0
+    net.backbone.train()
+    with torch.no_grad():
+        features = net.backbone(x)
+    net.eval()
+    for m, momentum in zip(norms, momenta):
+        m.momentum = momentum
+        m.running_var.mul_(torch.empty_like(m.running_var).uniform_(0.7, 1.4)).add_(1e-3)
+        m.running_mean.add_(0.2 * m.running_var.sqrt() * torch.randn_like(m.running_mean))
+    return list(features.values())
+
+
+def class_biases(name, net):
+    """The biases of the class head, and the number of values of each anchor or proposal that are softened together (0: none)."""
+    if name.startswith("ssd"):
+        layers = [m if isinstance(m, torch.nn.Conv2d) else m[-1] for m in net.head.classification_head.module_list]
+        return [layer.bias for layer in layers], 91
+    if hasattr(net, "roi_heads"):
+        return [net.roi_heads.box_predictor.cls_score.bias], 91
+    return [net.head.classification_head.cls_logits.bias], 0
+
+
+def shift(biases, group, amount):
+    """Makes boxes likelier: the background less likely, or each class more likely by itself."""
+    with torch.no_grad():
+        for bias in biases:
+            if group:
+                bias.view(-1, group)[:, 0] -= amount
+            else:
+                bias += amount
+
+
+def scale_heads(name, net):
+    """Offsets so small that boxes stay in the picture, and logits that differ enough for the best to stand out."""
+    with torch.no_grad():
+        for path, p in net.named_parameters():
+            if any(word in path for word in ("bbox_reg", "bbox_pred", "regression_head.module_list")) and p.dim() >= 2:
+                p.mul_(0.1)
+
+
+def counts(net, pictures):
+    with torch.no_grad():
+        return [len(net([picture])[0]["boxes"]) for picture in pictures]
+
+
+def settle(name, net, pictures):
+    """Shifts the class biases until each picture has 20 to 100 boxes, as far as the detector lets pass that many."""
+    biases, group = class_biases(name, net)
+    low, high, at = -60.0, 60.0, 0.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        shift(biases, group, middle - at)
+        at = middle
+        found = counts(net, pictures)
+        if all(FEWEST <= n <= MOST for n in found):
+            return found
+        few, many = min(found), max(found)
+        if few >= FEWEST and many > MOST or few + many > 2 * WANTED:
+            high = middle
+        else:
+            low = middle
+    raise AssertionError(f"no shift of the class biases gives each picture {FEWEST} to {MOST} boxes; the last gave {found}")
+
+
+def raw_heads(name, net, x, sizes):
+    """torchvision's heads of a prepared batch, in the order of striate's outputs."""
+    features = net.backbone(x)
+    if not hasattr(net, "roi_heads"):
+        heads = net.head(list(features.values()))
+        order = ["bbox_regression", "cls_logits"] if name.startswith("ssd") else list(heads)
+        return {key: heads[key] for key in order}
+    images = detection.image_list.ImageList(x, sizes)
+    objectness, offsets = net.rpn.head(list(features.values()))
+    flat, flat_offsets = detection.rpn.concat_box_prediction_layers(objectness, offsets)
+    n = len(sizes)
+    found = {"objectness": flat.reshape(n, -1, 1), "pred_bbox_deltas": flat_offsets.reshape(n, -1, 4)}
+    proposals, _ = net.rpn(images, features)
+    pooled = net.roi_heads.box_roi_pool(features, proposals, sizes)
+    logits, regression = net.roi_heads.box_predictor(net.roi_heads.box_head(pooled))
+    return found | {"proposals": proposals[0], "class_logits": logits, "box_regression": regression}
+
+
+def relative(got, want):
+    """The largest difference, relative to the range."""
+    assert np.isfinite(want).all() and want.max() > want.min(), "torchvision's own output is not finite or constant"
+    return float(np.abs(got - want).max() / (want.max() - want.min()))
+
+
+def compare_heads(name, net, args, folder, picture):
+    with torch.no_grad():
+        images, _ = net.transform([picture])
+        want = {k: v.numpy() for k, v in raw_heads(name, net, images.tensors, images.image_sizes).items()}
+    np.save(folder / "x.npy", images.tensors.numpy())
+    run = [args.striate, "run", name, "--weights", folder / "w.pth", "--input", folder / "x.npy", "--output", folder / "out"]
+    subprocess.run([str(part) for part in run], check=True, stdout=subprocess.DEVNULL)
+    got = [np.load(folder / "out" / f"{i}.npy") for i in range(len(want))]
+    worst = {}
+    for (key, value), mine in zip(want.items(), got):
+        if key in ("proposals", "class_logits", "box_regression"):
+            mine = mine.reshape(-1, mine.shape[-1])
+        if key == "proposals":
+            # Of equal scores either may come first: each of torchvision's proposals is looked for.
+            distance = np.abs(mine[None, :, :] - value[:, None, :]).max(-1)
+            at = distance.argmin(1)
+            worst[key] = float(distance.min(1).max())
+            continue
+        mine = mine[at] if key in ("class_logits", "box_regression") else mine
+        assert mine.shape == value.shape, f"{key}: {mine.shape} instead of {value.shape}"
+        worst[key] = relative(mine, value)
+    return worst
+
+
+def compare_boxes(want, got):
+    """Largest differences of corners and scores; boxes are matched in order, within runs of scores that are nearly equal."""
+    boxes, scores, labels = (want[key].numpy() for key in ("boxes", "scores", "labels"))
+    assert len(got) == len(scores), f"{len(got)} boxes instead of {len(scores)}"
+    free = list(range(len(got)))
+    worst = [0.0, 0.0]
+    for box, score, label in zip(boxes, scores, labels):
+        near = [i for i in free if got[i]["index"] == label and abs(got[i]["score"] - score) <= SCORE_LIMIT]
+        assert near, f"no box of class {label} with a score of {score:.6f}"
+        best = min(near, key=lambda i: np.abs(np.array(got[i]["xyxy"]) - box).max())
+        free.remove(best)
+        worst[0] = max(worst[0], float(np.abs(np.array(got[best]["xyxy"]) - box).max()))
+        worst[1] = max(worst[1], abs(got[best]["score"] - float(score)))
+    order = [row["score"] for row in got]
+    assert all(a >= b - TIE for a, b in zip(order, order[1:])), "the boxes do not come in the order of their scores"
+    return worst
+
+
+def check(name, args, pictures, folder):
+    net = detection.__dict__[name](weights=None, weights_backbone=None)
+    net.eval()
+    with torch.no_grad():
+        prepared = net.transform([p.clone() for p in pictures])[0].tensors
+    if prepared.shape[-1] > 400:
+        prepared = torch.nn.functional.interpolate(prepared, scale_factor=0.25)
+    randomise(net, prepared)
+    scale_heads(name, net)
+    if args.frozen:
+        freeze(net.backbone)
+    found = settle(name, net, pictures)
+    torch.save(net.state_dict(), folder / "w.pth")
+    heads = {}
+    for picture in pictures:
+        for key, value in compare_heads(name, net, args, folder, picture).items():
+            heads[key] = max(heads.get(key, 0.0), value)
+    command = [args.striate, "predict", name, *args.pictures, "--weights", folder / "w.pth", "--conf", "0", "--json"]
+    lines = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout
+    worst = [0.0, 0.0]
+    with torch.no_grad():
+        for picture, line in zip(pictures, lines.splitlines()):
+            far = compare_boxes(net([picture])[0], json.loads(line)["boxes"])
+            worst = [max(a, b) for a, b in zip(worst, far)]
+    text = ", ".join(f"{key} {value:.1e}" for key, value in heads.items())
+    print(f"{name:38} {found} boxes; {text}; corners {worst[0]:.1e} px, scores {worst[1]:.1e}", end="", flush=True)
+    wrong = [f"{k} {v:.1e}" for k, v in heads.items() if not v <= (BOX_LIMIT if k == "proposals" else HEAD_LIMIT)]
+    wrong += [f"corners {worst[0]:.1e}"] if not worst[0] <= BOX_LIMIT else []
+    return wrong + ([f"scores {worst[1]:.1e}"] if not worst[1] <= SCORE_LIMIT else [])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("pictures", nargs="+", help="picture files, of which three will do")
+    parser.add_argument("--striate", default="target/release/striate")
+    parser.add_argument("--only", default="", help="only detectors whose name contains one of these words")
+    parser.add_argument("--frozen", action="store_true", help="frozen norms in the backbones that may have them")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    pictures = [pil_to_tensor(Image.open(path).convert("RGB")).float() / 255 for path in args.pictures]
+    failures = []
+    for name in NAMES:
+        if not any(word in name for word in args.only.split(",")) or args.frozen and name not in FREEZES:
+            continue
+        start = time.time()
+        torch.manual_seed(sum(name.encode()))
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                wrong = check(name, args, pictures, Path(folder))
+        except (AssertionError, subprocess.CalledProcessError) as error:
+            wrong = [str(error)]
+            print(f"{name:38} ", end="")
+        failures += [f"{name}: {text}" for text in wrong]
+        print(f"  ({time.time() - start:.0f} s) {'; '.join(wrong) or 'ok'}", flush=True)
+    print(f"{len(failures)} failure(s)", *failures, sep="\n")
+    sys.exit(bool(failures))
+
+
+main()
