@@ -30,7 +30,7 @@ from torchvision.models import detection
 from torchvision.transforms.functional import pil_to_tensor
 
 HEAD_LIMIT, BOX_LIMIT, SCORE_LIMIT, TIE = 1e-4, 0.05, 1e-4, 1e-5
-FEWEST, MOST, WANTED = 20, 100, 50
+FEWEST, MOST, ATTEMPTS = 20, 100, 8
 NAMES = [
     "ssdlite320_mobilenet_v3_large", "ssd300_vgg16", "retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn",
     "fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_resnet50_fpn",
@@ -79,16 +79,6 @@ def randomise(net, x):
     return list(features.values())
 
 
-def class_biases(name, net):
-    """The biases of the class head, and the number of values of each anchor or proposal that are softened together (0: none)."""
-    if name.startswith("ssd"):
-        layers = [m if isinstance(m, torch.nn.Conv2d) else m[-1] for m in net.head.classification_head.module_list]
-        return [layer.bias for layer in layers], 91
-    if hasattr(net, "roi_heads"):
-        return [net.roi_heads.box_predictor.cls_score.bias], 91
-    return [net.head.classification_head.cls_logits.bias], 0
-
-
 def shift(biases, group, amount):
     """Makes boxes likelier: the background less likely, or each class more likely by itself."""
     with torch.no_grad():
@@ -99,12 +89,32 @@ def shift(biases, group, amount):
                 bias += amount
 
 
-def scale_heads(name, net):
-    """Offsets so small that boxes stay in the picture, and logits that differ enough for the best to stand out."""
+def class_layers(name, net):
+    """The layers that give the classes, and how many of their values are softened together (0: none)."""
+    if name.startswith("ssd"):
+        modules = net.head.classification_head.module_list
+        return [m if isinstance(m, torch.nn.Conv2d) else m[-1] for m in modules], 91
+    if hasattr(net, "roi_heads"):
+        return [net.roi_heads.box_predictor.cls_score], 91
+    return [net.head.classification_head.cls_logits], 0
+
+
+def scale_heads(name, net, pictures):
+    """Offsets so small that boxes stay in the picture, and logits of a deviation of 2, so that few stand out."""
     with torch.no_grad():
         for path, p in net.named_parameters():
             if any(word in path for word in ("bbox_reg", "bbox_pred", "regression_head.module_list")) and p.dim() >= 2:
                 p.mul_(0.1)
+        layers, _ = class_layers(name, net)
+        seen = []
+        hooks = [layer.register_forward_hook(lambda _, __, y: seen.append(y.flatten())) for layer in layers]
+        for picture in pictures:
+            net([picture])
+        for hook in hooks:
+            hook.remove()
+        factor = 2.0 / float(torch.cat(seen).std())
+        for layer in layers:
+            layer.weight.mul_(factor)
 
 
 def counts(net, pictures):
@@ -113,22 +123,39 @@ def counts(net, pictures):
 
 
 def settle(name, net, pictures):
-    """Shifts the class biases until each picture has 20 to 100 boxes, as far as the detector lets pass that many."""
-    biases, group = class_biases(name, net)
+    """Shifts the class biases until each picture has 20 to 100 boxes; gives their numbers, or nothing where no shift does it."""
+    layers, group = class_layers(name, net)
     low, high, at = -60.0, 60.0, 0.0
-    for _ in range(40):
+    for _ in range(24):
         middle = (low + high) / 2
-        shift(biases, group, middle - at)
+        shift([layer.bias for layer in layers], group, middle - at)
         at = middle
         found = counts(net, pictures)
         if all(FEWEST <= n <= MOST for n in found):
             return found
-        few, many = min(found), max(found)
-        if few >= FEWEST and many > MOST or few + many > 2 * WANTED:
-            high = middle
-        else:
-            low = middle
-    raise AssertionError(f"no shift of the class biases gives each picture {FEWEST} to {MOST} boxes; the last gave {found}")
+        if max(found) > MOST and min(found) < FEWEST:
+            return None
+        low, high = (low, middle) if max(found) > MOST else (middle, high)
+    return None
+
+
+def make(name, args, pictures):
+    """A random detector that finds 20 to 100 boxes in each picture, and how many; where one draw has none such, the next is taken."""
+    for attempt in range(ATTEMPTS):
+        torch.manual_seed(sum(name.encode()) + attempt)
+        net = detection.__dict__[name](weights=None, weights_backbone=None).eval()
+        with torch.no_grad():
+            prepared = net.transform([p.clone() for p in pictures])[0].tensors
+        if prepared.shape[-1] > 400:
+            prepared = torch.nn.functional.interpolate(prepared, scale_factor=0.25)
+        randomise(net, prepared)
+        scale_heads(name, net, pictures)
+        if args.frozen:
+            freeze(net.backbone)
+        found = settle(name, net, pictures)
+        if found:
+            return net, found
+    raise AssertionError(f"{ATTEMPTS} draws of weights, and no shift gives each picture {FEWEST} to {MOST} boxes")
 
 
 def raw_heads(name, net, x, sizes):
@@ -198,17 +225,7 @@ def compare_boxes(want, got):
 
 
 def check(name, args, pictures, folder):
-    net = detection.__dict__[name](weights=None, weights_backbone=None)
-    net.eval()
-    with torch.no_grad():
-        prepared = net.transform([p.clone() for p in pictures])[0].tensors
-    if prepared.shape[-1] > 400:
-        prepared = torch.nn.functional.interpolate(prepared, scale_factor=0.25)
-    randomise(net, prepared)
-    scale_heads(name, net)
-    if args.frozen:
-        freeze(net.backbone)
-    found = settle(name, net, pictures)
+    net, found = make(name, args, pictures)
     torch.save(net.state_dict(), folder / "w.pth")
     heads = {}
     for picture in pictures:
@@ -243,7 +260,6 @@ def main():
         if not any(word in name for word in args.only.split(",")) or args.frozen and name not in FREEZES:
             continue
         start = time.time()
-        torch.manual_seed(sum(name.encode()))
         try:
             with tempfile.TemporaryDirectory() as folder:
                 wrong = check(name, args, pictures, Path(folder))

@@ -1,6 +1,7 @@
 //! What every detector is, and how one is run.
 
 use super::boxes::{Corners, resize_box};
+use super::masks::paste_masks;
 use super::picture::{PictureTransform, picture_size};
 use super::registry::{DetectorSpec, find_detector};
 use crate::models::ModelError;
@@ -78,7 +79,8 @@ pub trait DetectionNet: Module {
     /// Records the net on a batch `[N, 3, H, W]` of pictures of this height and width, padded.
     fn heads(&self, x: &Tensor, size: [usize; 2]) -> RawHeads;
 
-    /// What the arrays of [`DetectionNet::heads`] say: a picture each, in pixels of the resized pictures.
+    /// What the arrays of [`DetectionNet::heads`] say: a picture each, in pixels of the resized pictures; masks are as the net gives
+    /// them, squares of probabilities inside the boxes.
     ///
     /// # Errors
     /// Arrays of another type.
@@ -267,6 +269,7 @@ impl Detections {
     /// As they are in the picture before it was resized.
     fn into_picture(mut self, resized: [usize; 2], original: [usize; 2]) -> striate_graph::Result<Detections> {
         self.boxes.iter_mut().for_each(|corners| *corners = resize_box(resized, original, *corners));
+        self.masks = self.masks.map(|masks| paste_masks(&masks, &self.boxes, original)).transpose()?;
         Ok(self)
     }
 }

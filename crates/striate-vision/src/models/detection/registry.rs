@@ -1,7 +1,7 @@
 //! The detectors by name.
 
 use super::detector::DetectionNet;
-use super::{fcos, retinanet, ssd, ssdlite, start};
+use super::{fcos, rcnn, retinanet, ssd, ssdlite, start};
 use crate::models::ModelError;
 use crate::models::parts::Norm;
 use crate::models::start::{Start, set as set_start};
@@ -60,7 +60,7 @@ impl DetectorSpec {
     }
 }
 
-static DETECTORS: [DetectorSpec; 5] = [
+static DETECTORS: [DetectorSpec; 10] = [
     spec(
         "ssdlite320_mobilenet_v3_large",
         "SSDLite on MobileNetV3-Large",
@@ -79,6 +79,33 @@ static DETECTORS: [DetectorSpec; 5] = [
         start::ONE_STAGE,
     ),
     spec("fcos_resnet50_fpn", "FCOS on ResNet-50", 800, fcos::fcos_resnet50_fpn, start::ONE_STAGE).freezes(None),
+    spec(
+        "fasterrcnn_mobilenet_v3_large_320_fpn",
+        "Faster R-CNN on MobileNetV3-Large, low resolution",
+        320,
+        rcnn::fasterrcnn_mobilenet_v3_large_320_fpn,
+        start::TWO_STAGES_MOBILE,
+    )
+    .freezes(None),
+    spec(
+        "fasterrcnn_mobilenet_v3_large_fpn",
+        "Faster R-CNN on MobileNetV3-Large",
+        800,
+        rcnn::fasterrcnn_mobilenet_v3_large_fpn,
+        start::TWO_STAGES_MOBILE,
+    )
+    .freezes(None),
+    spec("fasterrcnn_resnet50_fpn", "Faster R-CNN on ResNet-50", 800, rcnn::fasterrcnn_resnet50_fpn, start::TWO_STAGES)
+        .freezes(Some("258fb6c6")),
+    spec(
+        "fasterrcnn_resnet50_fpn_v2",
+        "Faster R-CNN with norms in pyramid and box head",
+        800,
+        rcnn::fasterrcnn_resnet50_fpn_v2,
+        start::TWO_STAGES,
+    ),
+    spec("maskrcnn_resnet50_fpn", "Mask R-CNN on ResNet-50", 800, rcnn::maskrcnn_resnet50_fpn, start::TWO_STAGES)
+        .freezes(Some("bf2d0c1e")),
 ];
 
 /// All detectors.
@@ -175,7 +202,7 @@ impl DetectorSpec {
 }
 
 /// Names as torchvision has them since 0.13, when convolutions of heads and pyramids became blocks: `conv` to `conv.0.0`,
-/// `inner_blocks.0` to `inner_blocks.0.0`, in RetinaNet `conv.2` to `conv.1.0`.
+/// `inner_blocks.0` to `inner_blocks.0.0`, in RetinaNet `conv.2` to `conv.1.0`, in Mask R-CNN `mask_fcn2` to `1.0`.
 fn modern_names(dict: StateDict, net: &dyn DetectionNet) -> StateDict {
     let own = net.state_dict();
     let modern = |name: String| {
@@ -185,7 +212,11 @@ fn modern_names(dict: StateDict, net: &dyn DetectionNet) -> StateDict {
         let Some((layer, last)) = name.rsplit_once('.') else { return name };
         let halved = layer.rsplit_once('.').and_then(|(row, index)| Some((row, index.parse::<usize>().ok()? / 2)));
         let halved = halved.map(|(row, index)| format!("{row}.{index}.0.{last}"));
-        let candidates = [Some(format!("{layer}.0.{last}")), Some(format!("{layer}.0.0.{last}")), halved];
+        let mask = name.split_once(".mask_fcn").and_then(|(row, rest)| {
+            let index: usize = rest.split('.').next()?.parse().ok()?;
+            Some(format!("{row}.{}.0.{last}", index.checked_sub(1)?))
+        });
+        let candidates = [Some(format!("{layer}.0.{last}")), Some(format!("{layer}.0.0.{last}")), halved, mask];
         candidates.into_iter().flatten().find(|candidate| own.contains(candidate)).unwrap_or(name)
     };
     dict.into_iter().map(|(name, array)| (modern(name), array)).collect()

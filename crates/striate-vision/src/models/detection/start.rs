@@ -1,6 +1,6 @@
 //! Initial values of torchvision's detectors.
 
-use crate::models::start::{HE, Start, ZERO, he, normal};
+use crate::models::start::{HE, Start, ZERO, he, he_and_small_linear, normal};
 use striate_nn::init::{FanMode, Init, Nonlinearity};
 
 /// How a pyramid's convolutions start: He's uniform rule for a linear layer.
@@ -36,6 +36,23 @@ pub(super) const ONE_STAGE: Start = |path, rank| match path {
     "head.classification_head.cls_logits.bias" => Some(prior()),
     _ if path.starts_with("head.") => convs(normal(0.01), path, rank),
     _ => backbone(path, rank),
+};
+
+/// The backbone by its rules, the first stage normal with deviation 0.01, convolutions of the others by fan out; linear layers as
+/// they are.
+pub(super) const TWO_STAGES: Start = |path, rank| {
+    if path.starts_with("rpn.") {
+        convs(normal(0.01), path, rank)
+    } else if path.starts_with("roi_heads.mask_head.") {
+        convs(HE, path, rank)
+    } else {
+        backbone(path, rank)
+    }
+};
+
+/// As [`TWO_STAGES`] on a MobileNet.
+pub(super) const TWO_STAGES_MOBILE: Start = |path, rank| {
+    if path.starts_with("backbone.body.") { he_and_small_linear(path, rank) } else { TWO_STAGES(path, rank) }
 };
 
 /// A ResNet with a pyramid.
