@@ -20,7 +20,7 @@ pub struct BoxCoder {
 }
 
 /// A box gets no larger than its anchor by more than this, 1000 / 16, as a logarithm: exponentials stay finite.
-const MOST_GROWTH: f32 = 4.135_166_6;
+pub(super) const MOST_GROWTH: f32 = 4.135_166_6;
 
 /// Centre x, centre y, width, height.
 fn centred([x1, y1, x2, y2]: Corners) -> [f32; 4] {
@@ -32,6 +32,11 @@ impl BoxCoder {
     /// With weights for dx, dy, dw, dh.
     pub const fn new(weights: [f32; 4]) -> BoxCoder {
         BoxCoder { weights }
+    }
+
+    /// The weights for dx, dy, dw, dh.
+    pub const fn weights(self) -> [f32; 4] {
+        self.weights
     }
 
     /// The offsets of a box, which must have an area, from an anchor.

@@ -79,6 +79,11 @@ pub trait DetectionNet: Module {
     /// Records the net on a batch `[N, 3, H, W]` of pictures of this height and width, padded.
     fn heads(&self, x: &Tensor, size: [usize; 2]) -> RawHeads;
 
+    /// Records the losses of a batch `[N, 3, H, W]` of prepared pictures, by name as torchvision calls them; their sum is what training
+    /// makes small. `boxes` and `labels` are those of [`pad_truths`](super::pad_truths). `None` for nets of two stages, which
+    /// cannot be trained yet.
+    fn losses(&self, x: &Tensor, truths: [&Tensor; 2]) -> Option<Vec<(&'static str, Tensor)>>;
+
     /// What the arrays of [`DetectionNet::heads`] say: a picture each, in pixels of the resized pictures; masks are as the net gives
     /// them, squares of probabilities inside the boxes.
     ///

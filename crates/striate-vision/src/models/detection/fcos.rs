@@ -5,9 +5,11 @@ use super::anchors::AnchorGenerator;
 use super::boxes::{SideCoder, clip_to, logit_below, sigmoid};
 use super::detector::{DetectionNet, Detections, Frame, RawHeads, detection_module};
 use super::heads::{LevelCandidates, Selection, all_rows, by_picture, four, on_each, sizes_of};
+use super::losses;
 use super::picture::PictureTransform;
 use super::pyramid::{BackboneWithFpn, LastLevel, ResNetPyramid, WIDTH};
 use super::registry::DetectorShape;
+use super::targets::{AnchorSet, Matching, assign};
 use crate::models::parts::Net;
 use striate_graph::{Array, Tensor};
 use striate_nn::{Conv2d, GroupNorm, Module, Path, ReLU, visit_fields};
@@ -112,6 +114,18 @@ impl DetectionNet for Fcos {
             ("bbox_ctrness", all_rows(&nearness, 1)),
         ];
         RawHeads { outputs, levels: sizes_of(&maps) }
+    }
+
+    #[track_caller]
+    fn losses(&self, x: &Tensor, truths: [&Tensor; 2]) -> Option<Vec<(&'static str, Tensor)>> {
+        let batch = [x.size(2), x.size(3)];
+        let RawHeads { outputs, levels } = self.heads(x, batch);
+        let anchors = self.anchors.anchors(batch, &levels);
+        let of_levels: Vec<usize> = levels.iter().map(|[h, w]| h * w).collect();
+        let set = AnchorSet { anchors: &anchors, of_levels: &of_levels, coder: None };
+        let assigned = assign(truths, &set, Matching::Centre { radius: 1.5 });
+        let [logits, sides, nearness] = [0, 1, 2].map(|index| &outputs[index].1);
+        Some(losses::fcos([logits, sides, nearness], &assigned, &anchors))
     }
 
     fn decode(&self, outputs: &[Array], frame: &Frame) -> striate_graph::Result<Vec<Detections>> {

@@ -22,6 +22,7 @@ mod boxes;
 mod detector;
 mod fcos;
 mod heads;
+mod losses;
 mod masks;
 mod picture;
 mod proposals;
@@ -32,6 +33,7 @@ mod retinanet;
 mod ssd;
 mod ssdlite;
 mod start;
+mod targets;
 
 pub use anchors::{AnchorGenerator, DefaultBoxGenerator};
 pub use boxes::{BoxCoder, Corners, SideCoder, area, batched_nms, clip_to, iou, is_at_least, nms, resize_box};
@@ -39,6 +41,7 @@ pub use detector::{DetectError, DetectionNet, Detections, Detector, Frame, RawHe
 pub use picture::{PictureSize, PictureTransform, picture_array};
 pub use pyramid::{FeaturePyramidNetwork, LastLevel};
 pub use registry::{DetectorSpec, detectors, find_detector};
+pub use targets::{Truth, pad_truths};
 
 /// Names of the 91 classes of torchvision's detectors, in the order in which their weights number them: COCO's, with the background
 /// at 0 and `N/A` where COCO leaves a number out.

@@ -208,6 +208,10 @@ impl DetectionNet for FasterRcnn {
         RawHeads { outputs, levels: sizes_of(&maps) }
     }
 
+    fn losses(&self, _: &Tensor, _: [&Tensor; 2]) -> Option<Vec<(&'static str, Tensor)>> {
+        None
+    }
+
     fn decode(&self, outputs: &[Array], frame: &Frame) -> striate_graph::Result<Vec<Detections>> {
         match outputs {
             [_, _, proposals, logits, offsets, counts] => {

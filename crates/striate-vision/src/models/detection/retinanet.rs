@@ -5,9 +5,11 @@ use super::anchors::AnchorGenerator;
 use super::boxes::{BoxCoder, clip_to, logit_below, sigmoid};
 use super::detector::{DetectionNet, Detections, Frame, RawHeads, detection_module};
 use super::heads::{LevelCandidates, Selection, all_rows, by_picture, four, on_each, sizes_of};
+use super::losses::{self, BoxLoss};
 use super::picture::PictureTransform;
 use super::pyramid::{BackboneWithFpn, LastLevel, ResNetPyramid, WIDTH};
 use super::registry::DetectorShape;
+use super::targets::{AnchorSet, Matching, assign};
 use crate::models::parts::{Net, Norm};
 use striate_graph::{Array, Tensor};
 use striate_nn::{Conv2d, Conv2dNormActivation, GroupNorm, Module, Path, visit_fields};
@@ -75,16 +77,18 @@ struct RetinaNet {
     anchors: AnchorGenerator,
     transform: PictureTransform,
     selection: Selection,
+    box_loss: BoxLoss,
     classes: usize,
     path: Path,
 }
 
 impl RetinaNet {
-    fn new(backbone: BackboneWithFpn, group_norm: bool, classes: usize) -> RetinaNet {
+    /// The second version has group norm in its heads, and compares boxes by their overlap.
+    fn new(backbone: BackboneWithFpn, second: bool, classes: usize) -> RetinaNet {
         let row = || {
             (0..DEPTH).fold(Net::new("Sequential"), |row, _| {
                 let conv = Conv2dNormActivation::new(WIDTH, WIDTH, 3);
-                row.add(if group_norm { conv.norm(GroupNorm::new(32, WIDTH)) } else { conv.no_norm() })
+                row.add(if second { conv.norm(GroupNorm::new(32, WIDTH)) } else { conv.no_norm() })
             })
         };
         // Three sizes an octave.
@@ -102,6 +106,7 @@ impl RetinaNet {
             anchors,
             transform: PictureTransform::shorter(800, 1333),
             selection: Selection { score: 0.05, iou: 0.5, candidates: 1000, most: 300 },
+            box_loss: if second { BoxLoss::GIoU } else { BoxLoss::L1 },
             classes,
             path: Path::default(),
         }
@@ -123,6 +128,17 @@ impl DetectionNet for RetinaNet {
         let logits = all_rows(&on_each(&self.head.classification_head, &maps), self.classes);
         let offsets = all_rows(&on_each(&self.head.regression_head, &maps), 4);
         RawHeads { outputs: vec![("cls_logits", logits), ("bbox_regression", offsets)], levels: sizes_of(&maps) }
+    }
+
+    #[track_caller]
+    fn losses(&self, x: &Tensor, truths: [&Tensor; 2]) -> Option<Vec<(&'static str, Tensor)>> {
+        let batch = [x.size(2), x.size(3)];
+        let RawHeads { outputs, levels } = self.heads(x, batch);
+        let anchors = self.anchors.anchors(batch, &levels);
+        let set = AnchorSet { anchors: &anchors, of_levels: &[], coder: Some(CODER) };
+        let assigned = assign(truths, &set, Matching::Overlap { high: 0.5, low: 0.4 });
+        let heads = [&outputs[0].1, &outputs[1].1];
+        Some(losses::retinanet(heads, &assigned, (self.box_loss, CODER, &anchors)))
     }
 
     fn decode(&self, outputs: &[Array], frame: &Frame) -> striate_graph::Result<Vec<Detections>> {

@@ -4,8 +4,10 @@ use super::anchors::DefaultBoxGenerator;
 use super::boxes::{BoxCoder, best, clip_to};
 use super::detector::{DetectionNet, Detections, Frame, RawHeads, detection_module};
 use super::heads::{Candidates, Selection, all_rows, by_picture, four, sizes_of};
+use super::losses;
 use super::picture::PictureTransform;
 use super::registry::DetectorShape;
+use super::targets::{AnchorSet, Matching, assign};
 use crate::models::parts::Net;
 use striate_graph::{Array, Parameter, ReduceKind, Tensor};
 use striate_nn::{Conv2d, MaxPool2d, Module, ModuleList, Path, ReLU, display_module, visit_fields};
@@ -102,6 +104,16 @@ impl DetectionNet for Ssd {
         let offsets = self.head.regression_head.rows(&maps);
         let logits = self.head.classification_head.rows(&maps);
         RawHeads { outputs: vec![("bbox_regression", offsets), ("cls_logits", logits)], levels: sizes_of(&maps) }
+    }
+
+    #[track_caller]
+    fn losses(&self, x: &Tensor, truths: [&Tensor; 2]) -> Option<Vec<(&'static str, Tensor)>> {
+        let batch = [x.size(2), x.size(3)];
+        let RawHeads { outputs, levels } = self.heads(x, batch);
+        let anchors = self.boxes.boxes(batch, &levels);
+        let set = AnchorSet { anchors: &anchors, of_levels: &[], coder: Some(CODER) };
+        let assigned = assign(truths, &set, Matching::BestOverlap { threshold: 0.5 });
+        Some(losses::ssd([&outputs[1].1, &outputs[0].1], &assigned))
     }
 
     fn decode(&self, outputs: &[Array], frame: &Frame) -> striate_graph::Result<Vec<Detections>> {
