@@ -212,13 +212,27 @@ def raw_heads(name, net, x, sizes):
     proposals, _ = net.rpn(images, features)
     pooled = net.roi_heads.box_roi_pool(features, proposals, sizes)
     logits, regression = net.roi_heads.box_predictor(net.roi_heads.box_head(pooled))
-    return found | {"proposals": proposals[0], "class_logits": logits, "box_regression": regression}
+    found |= {"proposals": proposals[0], "class_logits": logits, "box_regression": regression}
+    if net.roi_heads.has_mask():
+        result = net.roi_heads(features, proposals, sizes)[0][0]
+        found |= {"boxes": result["boxes"], "masks": result["masks"][:, 0]}
+    return found
 
 
 def relative(got, want):
     """The largest difference, relative to the range."""
     assert np.isfinite(want).all() and want.max() > want.min(), "torchvision's own output is not finite or constant"
     return float(np.abs(got - want).max() / (want.max() - want.min()))
+
+
+def compare_masks(boxes, masks, folder):
+    """The largest difference of probabilities, of each of torchvision's boxes from the nearest of striate's."""
+    logits, corners, _, labels = (np.load(folder / f"{i}.npy") for i in (6, 7, 8, 9))
+    far = np.abs(corners[0][None, :, :] - boxes[:, None, :]).max(-1)
+    at = far.argmin(1)
+    assert far.min(1).max() <= BOX_LIMIT, "a box is not found"
+    mine = 1 / (1 + np.exp(-logits[at, labels[0][at]]))
+    return {"masks": float(np.abs(mine - masks).max())}
 
 
 def compare_heads(name, net, args, folder, picture):
@@ -230,8 +244,8 @@ def compare_heads(name, net, args, folder, picture):
     np.save(folder / "x.npy", images.tensors.numpy())
     run = [args.striate, "run", name, "--weights", folder / "w.pth", "--input", folder / "x.npy", "--output", folder / "out"]
     subprocess.run([str(part) for part in run], check=True, stdout=subprocess.DEVNULL)
+    worst = compare_masks(want.pop("boxes"), want.pop("masks"), folder / "out") if "masks" in want else {}
     got = [np.load(folder / "out" / f"{i}.npy") for i in range(len(want))]
-    worst = {}
     for (key, value), mine in zip(want.items(), got):
         if key in ("proposals", "class_logits", "box_regression"):
             mine = mine.reshape(-1, mine.shape[-1])

@@ -75,7 +75,8 @@ fn check_losses(case: &Case, detector: &Detector, x: &Array) -> Result<(), Strin
     for (name, wanted) in names.iter().zip(wanted) {
         let place = losses.iter().position(|(own, _)| own == name).ok_or_else(|| format!("no loss {name}"))?;
         let loss = found[place].item().unwrap();
-        if !((loss - wanted).abs() <= LIMIT * wanted.abs()) {
+        let off = (loss - wanted).abs() / wanted.abs();
+        if off.is_nan() || off > LIMIT {
             return Err(format!("the loss {name} is {loss}, in float64 {wanted}"));
         }
     }

@@ -112,11 +112,13 @@ macro_rules! detection_module {
 }
 pub(super) use detection_module;
 
+/// Pictures that go through a net together, at most: what is found does not depend on it, the memory does.
+const BATCH: usize = 8;
+
 /// The session of one shape, and what is known of it.
 struct Ready {
     key: [usize; 3],
     session: Session,
-    names: Vec<&'static str>,
     frame: Frame,
 }
 
@@ -207,18 +209,13 @@ impl Detector {
         Ok(self.trace(shape, [shape[2], shape[3]])?.0)
     }
 
-    /// The graph for pictures of this size in a batch, the names of its outputs, and the sizes of the maps.
-    fn trace(
-        &self,
-        shape: [usize; 4],
-        size: [usize; 2],
-    ) -> striate_graph::Result<(Graph, Vec<&'static str>, Vec<[usize; 2]>)> {
+    /// The graph for pictures of this size in a batch, and how they lie in it.
+    fn trace(&self, shape: [usize; 4], size: [usize; 2]) -> striate_graph::Result<(Graph, Frame)> {
         let trace = Trace::new(Mode::Eval);
         let x = trace.input("input", shape, DType::F32);
         let RawHeads { outputs, levels } = self.net.heads(&x, size);
-        let names = outputs.iter().map(|(name, _)| *name).collect();
         let outputs: Vec<(&str, &Tensor)> = outputs.iter().map(|(name, value)| (*name, value)).collect();
-        Ok((trace.finish(&outputs)?, names, levels))
+        Ok((trace.finish(&outputs)?, Frame { batch: [shape[2], shape[3]], size, levels }))
     }
 
     /// What is on pictures `[3, H, W]` of values from 0 to 1. What is found in one does not depend on the others: pictures that
@@ -232,7 +229,7 @@ impl Detector {
         let mut found = Vec::with_capacity(pictures.len());
         while found.len() < pictures.len() {
             let first = found.len();
-            let same = sizes[first..].iter().take_while(|size| **size == sizes[first]).count();
+            let same = sizes[first..].iter().take(BATCH).take_while(|size| **size == sizes[first]).count();
             let group: Vec<&Array> = pictures[first..first + same].iter().collect();
             let (original, resized) = (sizes[first], self.transform().resized(sizes[first]));
             let batch = self.transform().batch(&group)?;
@@ -249,21 +246,20 @@ impl Detector {
         if self.ready.as_ref().is_none_or(|ready| ready.key != key) {
             // The arena of the last size goes first.
             self.ready = None;
-            let [n, channels, height, width] = [0, 1, 2, 3].map(|axis| batch.shape()[axis]);
-            let (graph, names, levels) = self.trace([n, channels, height, width], size)?;
+            let (graph, frame) = self.trace([0, 1, 2, 3].map(|axis| batch.shape()[axis]), size)?;
             let program = Program::compile(&graph, &self.options)?;
             let session = match &self.team {
                 Some(team) => Session::with_team(program, team.clone()),
                 None => Session::new(program),
             };
-            let frame = Frame { batch: [height, width], size, levels };
-            self.ready = Some(Ready { key, session, names, frame });
+            self.ready = Some(Ready { key, session, frame });
         }
-        let Some(Ready { session, names, frame, .. }) = &mut self.ready else { return Ok(Vec::new()) };
+        let Some(Ready { session, frame, .. }) = &mut self.ready else { return Ok(Vec::new()) };
+        let program = session.program().clone();
         let outputs = session.run(&[("input", batch)])?;
-        for (name, output) in names.iter().zip(outputs).filter(|(_, output)| output.dtype() == DType::F32) {
+        for ((name, _), output) in program.outputs().zip(outputs).filter(|(_, output)| output.dtype() == DType::F32) {
             if let Some(&value) = output.f32s()?.iter().find(|value| !value.is_finite()) {
-                return Err(DetectError::NotFinite { output: (*name).to_owned(), value });
+                return Err(DetectError::NotFinite { output: name.to_owned(), value });
             }
         }
         Ok(self.net.decode(outputs, frame)?)

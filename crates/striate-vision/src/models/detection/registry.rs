@@ -192,7 +192,8 @@ impl DetectorSpec {
         };
         let grown = rows(usual).into_iter().zip(rows(&*more)).find(|((_, few), (_, many))| few != many);
         let found = grown.and_then(|((name, few), (_, many))| {
-            let rows = *dict.get(&name)?.shape().first()?;
+            // An array without elements may claim any number of rows.
+            let rows = *dict.get(&name).filter(|array| array.numel() > 0)?.shape().first()?;
             let each = many - few;
             (rows % each == 0 && rows / each >= 2).then_some(rows / each)
         });
