@@ -211,13 +211,15 @@ fn modern_names(dict: StateDict, net: &dyn DetectionNet) -> StateDict {
             return name;
         }
         let Some((layer, last)) = name.rsplit_once('.') else { return name };
-        let halved = layer.rsplit_once('.').and_then(|(row, index)| Some((row, index.parse::<usize>().ok()? / 2)));
+        // Only these rows counted the activations between their convolutions.
+        let of_row = layer.rsplit_once('.').filter(|(row, _)| row.ends_with("_head.conv"));
+        let halved = of_row.and_then(|(row, index)| Some((row, index.parse::<usize>().ok()? / 2)));
         let halved = halved.map(|(row, index)| format!("{row}.{index}.0.{last}"));
         let mask = name.split_once(".mask_fcn").and_then(|(row, rest)| {
             let index: usize = rest.split('.').next()?.parse().ok()?;
             Some(format!("{row}.{}.0.{last}", index.checked_sub(1)?))
         });
-        let candidates = [Some(format!("{layer}.0.{last}")), Some(format!("{layer}.0.0.{last}")), halved, mask];
+        let candidates = [halved, mask, Some(format!("{layer}.0.{last}")), Some(format!("{layer}.0.0.{last}"))];
         candidates.into_iter().flatten().find(|candidate| own.contains(candidate)).unwrap_or(name)
     };
     dict.into_iter().map(|(name, array)| (modern(name), array)).collect()
