@@ -244,6 +244,8 @@ fn a_detector_is_listed_gives_raw_heads_and_tells_boxes() {
         assert!(corners.iter().all(|v| (0.0..=40.001).contains(v)) && corners[0] <= corners[2], "{corners:?}");
         assert!(found["name"].is_string() && (1..91).contains(&found["index"].as_u64().unwrap()));
     }
+    let timed = run(&["bench", "infer", name, "--seconds", "0.05", "--json"]).ok().stdout;
+    assert!(lines(&timed)[0]["median_ms"].as_f64().unwrap() > 0.0);
     run(&["train", "--model", name]).fails(2, &["detector"]);
     run(&["run", name, "--input", &at("a.bmp"), "--output", &at("out")]).fails(3, &["a.bmp"]);
 }

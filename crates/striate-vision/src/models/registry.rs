@@ -114,7 +114,7 @@ pub fn find_model(name: &str) -> Result<&'static ModelSpec, ModelError> {
     models().find(|spec| spec.name == name).ok_or_else(|| {
         let nearest = || striate_graph::nearest(name, models().map(|spec| spec.name));
         let hint = match find_detector(name) {
-            Ok(_) => "; it is a detector, which `run` and `predict` take".to_owned(),
+            Ok(_) => "; it is a detector, which `run`, `predict` and `bench infer` take".to_owned(),
             Err(_) => nearest().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default(),
         };
         ModelError::UnknownModel { name: name.to_owned(), hint }
