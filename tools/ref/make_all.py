@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 FAMILIES = ["layers_conv", "layers_pool", "layers_norm", "layers_activation", "layers_resample", "layers_misc",
-            "losses", "optimizers", "schedules", "init_stats", "printing", "trajectories", "zoo", "pictures",
+            "losses", "optimizers", "schedules", "init_stats", "printing", "trajectories", "zoo", "detectors", "pictures",
             "jpegs", "presets", "pth_files", "coco_eval", "nms"]
 
 here = os.path.dirname(os.path.abspath(__file__))

@@ -6,6 +6,7 @@ mod completions;
 mod compute;
 mod convert;
 mod data;
+mod detect;
 mod export;
 mod failure;
 mod inspect;

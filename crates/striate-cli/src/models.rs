@@ -5,8 +5,10 @@ use crate::inspect::macs;
 use crate::output::{Output, OutputArgs, print_json, print_line};
 use crate::table::{grouped, shape, short, table};
 use clap::Args;
+use striate::graph::Graph;
 use striate::graph::Mode;
-use striate::vision::models::families;
+use striate::vision::models::detection::{Detector, detectors};
+use striate::vision::models::{Family, ModelSpec, families};
 
 /// List the nets of the registry by family, with parameters, multiply-adds and input size.
 #[derive(Args, Debug)]
@@ -15,39 +17,82 @@ pub struct ModelsArgs {
     output: OutputArgs,
 }
 
+/// A line of the list.
+struct Row {
+    name: &'static str,
+    summary: &'static str,
+    input: [usize; 3],
+    classes: usize,
+    parameters: usize,
+    macs: u64,
+}
+
+fn macs_of(graph: &Graph) -> u64 {
+    graph.nodes.iter().map(|node| macs(graph, node)).sum()
+}
+
+fn row_of(spec: &ModelSpec) -> Result<Row, Failure> {
+    let net = spec.structure(spec.input, spec.classes)?;
+    let [c, h, w] = spec.input;
+    let macs = macs_of(&net.graph(Mode::Eval, &[1, c, h, w])?);
+    let parameters = net.num_parameters();
+    Ok(Row { name: spec.name, summary: spec.summary, input: spec.input, classes: spec.classes, parameters, macs })
+}
+
+/// The object of a line; `preprocess` is null for detectors, which prepare pictures themselves.
+fn tell(row: &Row, family: &str, task: &str, preprocess: serde_json::Value) {
+    print_json(&serde_json::json!({
+        "name": row.name, "family": family, "task": task, "parameters": row.parameters, "macs": row.macs,
+        "input": row.input, "classes": row.classes, "summary": row.summary, "preprocess": preprocess,
+    }));
+}
+
+fn columns(row: &Row) -> Vec<String> {
+    vec![
+        format!("  {}", row.name),
+        grouped(row.parameters as u64),
+        short(row.macs),
+        shape(&row.input),
+        row.classes.to_string(),
+        row.summary.to_owned(),
+    ]
+}
+
+fn detector_rows() -> Result<Vec<Row>, Failure> {
+    let of = |spec: &striate::vision::models::detection::DetectorSpec| {
+        let detector = Detector::untrained(spec.name, spec.classes)?;
+        let [c, h, w] = spec.input;
+        let macs = macs_of(&detector.graph([1, c, h, w])?);
+        let parameters = detector.net().num_parameters();
+        Ok(Row { name: spec.name, summary: spec.summary, input: spec.input, classes: spec.classes, parameters, macs })
+    };
+    detectors().iter().map(of).collect()
+}
+
 /// Runs the verb.
 pub fn run(args: &ModelsArgs) -> Result<(), Failure> {
     let json = args.output.choose() == Output::Json;
-    let mut rows = Vec::new();
-    for family in families() {
-        if !json {
-            rows.push(vec![format!("{}:", family.name)]);
-        }
-        for spec in family.models {
-            let net = spec.structure(spec.input, spec.classes)?;
-            let [c, h, w] = spec.input;
-            let graph = net.graph(Mode::Eval, &[1, c, h, w])?;
-            let macs: u64 = graph.nodes.iter().map(|node| macs(&graph, node)).sum();
-            let parameters = net.num_parameters();
+    let mut lines = Vec::new();
+    for Family { name: family, models } in families() {
+        lines.push(vec![format!("{family}:")]);
+        for spec in *models {
+            let row = row_of(spec)?;
             if json {
-                print_json(&serde_json::json!({
-                    "name": spec.name, "family": family.name, "task": spec.task, "parameters": parameters, "macs": macs,
-                    "input": spec.input, "classes": spec.classes, "summary": spec.summary,
-                    "preprocess": spec.preprocess(spec.input),
-                }));
+                let preprocess = serde_json::json!(spec.preprocess(spec.input));
+                tell(&row, family, &spec.task.to_string(), preprocess);
             }
-            rows.push(vec![
-                format!("  {}", spec.name),
-                grouped(parameters as u64),
-                short(macs),
-                shape(&spec.input),
-                spec.classes.to_string(),
-                spec.summary.to_owned(),
-            ]);
+            lines.push(columns(&row));
         }
     }
+    lines.push(vec!["detection:".to_owned()]);
+    for row in detector_rows()? {
+        if json {
+            tell(&row, "detection", "detect", serde_json::Value::Null);
+        }
+        lines.push(columns(&row));
+    }
     if !json {
-        print_line(&table(&["name", "parameters", "MACs", "input", "classes", ""], &rows, &[0, 5]));
+        print_line(&table(&["name", "parameters", "MACs", "input", "classes", ""], &lines, &[0, 5]));
     }
     Ok(())
 }

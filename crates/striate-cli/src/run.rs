@@ -112,6 +112,9 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
 /// Runs a net of ours.
 fn run_net(args: &RunArgs, bound: Vec<(String, Array)>) -> Result<Vec<Array>, Failure> {
     let array = &bound[0].1;
+    if crate::detect::is_detector(&args.model) {
+        return crate::detect::run(&args.model, array, args.compute);
+    }
     // A net of the registry is made for the pictures that came; a weights file knows its own size.
     let sizes = match array.shape().dims() {
         [_, c, h, w] if ![*c, *h, *w].contains(&0) => Some([*c, *h, *w]),

@@ -11,11 +11,11 @@ use crate::stop::stop_flag;
 use crate::table::table;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 use striate::graph::nearest;
-use striate::train::{Evaluator, Metrics, Tta, evaluation_loader};
+use striate::train::{Evaluator, Metrics, Tta, evaluation_loader, read_config};
 use striate::vision::data::{
     DataError, DataLoader, Dataset, DatasetSource, Image, Sample, Wanted, open_dataset_as, open_embedded,
 };
@@ -40,7 +40,7 @@ pub struct ValArgs {
     /// Weights for a registry name, with torchvision's keys: .pth, .safetensors, .npz or .onnx.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// As for `striate train`; nothing: the data set inside the binary.
+    /// As for `striate train`; nothing: the data of the run folder, else the data set inside the binary.
     data: Option<String>,
     /// Which part [default: test, else val, else train].
     #[arg(long, value_enum)]
@@ -72,6 +72,17 @@ pub fn open_data(data: Option<&str>, wanted: &Wanted<'_>) -> Result<DatasetSourc
     };
     source.notes.iter().for_each(|note| eprintln!("note: {note}"));
     Ok(source)
+}
+
+/// What a run folder says that it was trained on.
+fn data_of_run(folder: &Path) -> Result<Option<String>, Failure> {
+    let args = folder.join("args.toml");
+    if !args.is_file() {
+        return Ok(None);
+    }
+    let data = read_config(&args)?.data;
+    data.iter().for_each(|data| eprintln!("note: judged on what it was trained on, {data}"));
+    Ok(data)
 }
 
 fn choose_part(source: &DatasetSource, split: Option<Split>) -> Result<(&'static str, Arc<dyn Dataset>), Failure> {
@@ -189,11 +200,13 @@ pub fn classes_of(model: &Model) -> Result<usize, Failure> {
 /// Runs the verb.
 pub fn run(args: &ValArgs, started: Instant) -> Result<(), Failure> {
     let Some(model) = args.model.clone() else { return boxes::run(&args.boxes, args.output, started) };
+    let trained = data_of_run(Path::new(&model))?;
     let model = ModelArgs { model, weights: args.weights.clone() };
     let mut model = model.open(None)?.prepare(&args.preprocess.overrides())?;
     let size = model.for_tta(args.tta)?;
     let wanted = Wanted { task: Some(model.task), class_names: model.class_names.as_deref() };
-    let source = open_data(args.data.as_deref(), &wanted)?;
+    let data = args.data.clone().or(trained);
+    let source = open_data(data.as_deref(), &wanted)?;
     model.tell_assumptions();
     let (split, part) = choose_part(&source, args.split)?;
     let classes = classes_of(&model)?;

@@ -221,3 +221,31 @@ fn views_and_other_preprocessing_change_answers_and_are_said() {
     run(&["predict", &net, picture, "--save-inputs", inputs.to_str().unwrap()]).ok();
     assert!(inputs.join("0.npy").is_file());
 }
+
+#[test]
+fn a_detector_is_listed_gives_raw_heads_and_tells_boxes() {
+    let name = "ssdlite320_mobilenet_v3_large";
+    let listed = lines(&run(&["models", "--json"]).ok().stdout);
+    let row = listed.iter().find(|row| row["name"] == name).unwrap();
+    assert_eq!((&row["task"], row["parameters"].as_u64()), (&Value::from("detect"), Some(3_440_060)));
+    let folder = tempfile::tempdir().unwrap();
+    let at = |file: &str| folder.path().join(file).to_str().unwrap().to_owned();
+    let batch = striate::graph::Array::full([1, 3, 320, 320], 0.25f32);
+    striate::io::write_npy(at("x.npy").as_ref(), &batch).unwrap();
+    let heads = lines(&run(&["run", name, "--input", &at("x.npy"), "--output", &at("out"), "--json"]).ok().stdout);
+    let shapes: Vec<&Value> = heads.iter().map(|head| &head["shape"]).collect();
+    assert_eq!(shapes, [&serde_json::json!([1, 3234, 4]), &serde_json::json!([1, 3234, 91])]);
+    write_bmp(at("a.bmp").as_ref(), 40, |x, y| x.wrapping_mul(9) ^ y.wrapping_mul(3));
+    let told = lines(&run(&["predict", name, &at("a.bmp"), "--conf", "0", "--json"]).ok().stdout);
+    let boxes = told[0]["boxes"].as_array().unwrap();
+    assert!(!boxes.is_empty());
+    for found in boxes {
+        let corners: Vec<f64> = found["xyxy"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+        assert!(corners.iter().all(|v| (0.0..=40.001).contains(v)) && corners[0] <= corners[2], "{corners:?}");
+        assert!(found["name"].is_string() && (1..91).contains(&found["index"].as_u64().unwrap()));
+    }
+    let timed = run(&["bench", "infer", name, "--seconds", "0.05", "--json"]).ok().stdout;
+    assert!(lines(&timed)[0]["median_ms"].as_f64().unwrap() > 0.0);
+    run(&["train", "--model", name]).fails(2, &["detector"]);
+    run(&["run", name, "--input", &at("a.bmp"), "--output", &at("out")]).fails(3, &["a.bmp"]);
+}

@@ -33,6 +33,9 @@ pub struct PredictArgs {
     sources: Vec<PathBuf>,
     #[command(flatten)]
     answers: AnswerArgs,
+    /// Least score of a box that is told, for detectors.
+    #[arg(long = "conf", value_name = "P", default_value = "0.25", value_parser = parse_score)]
+    confidence: f32,
     /// Write what the net sees of each picture, [1, C, H, W], as DIR/0.npy, DIR/1.npy, … for `striate run`.
     #[arg(long, value_name = "DIR")]
     save_inputs: Option<PathBuf>,
@@ -45,6 +48,13 @@ pub struct PredictArgs {
     compute: ComputeArgs,
     #[command(flatten)]
     output: OutputArgs,
+}
+
+fn parse_score(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(score) if (0.0..=1.0).contains(&score) => Ok(score),
+        _ => Err("it must be a score from 0 to 1".into()),
+    }
 }
 
 /// The pictures of a source, sorted; a file is taken as it is.
@@ -136,13 +146,10 @@ impl Predictor<'_> {
     }
 }
 
-/// Runs the verb.
-pub fn run(args: &PredictArgs) -> Result<(), Failure> {
-    let mut model = args.model.open(None)?.prepare(&args.preprocess.overrides())?;
-    let size = model.for_tta(args.tta)?;
-    let classes = classes_of(&model)?;
+/// The pictures of all sources.
+fn collect_all(sources: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut paths = Vec::new();
-    for source in &args.sources {
+    for source in sources {
         let before = paths.len();
         collect(source, 0, &mut paths)?;
         if paths.len() == before {
@@ -153,6 +160,29 @@ pub fn run(args: &PredictArgs) -> Result<(), Failure> {
             )));
         }
     }
+    Ok(paths)
+}
+
+/// What is said at the end where pictures could not be read.
+fn judge(bad: usize, pictures: usize) -> Result<(), Failure> {
+    match bad {
+        0 => Ok(()),
+        n => Err(Failure::data(format!("{n} of {pictures} pictures could not be read; they are named above"))),
+    }
+}
+
+/// Runs the verb.
+pub fn run(args: &PredictArgs) -> Result<(), Failure> {
+    if crate::detect::is_detector(&args.model) {
+        let paths = collect_all(&args.sources)?;
+        let told = (args.confidence, args.output.choose());
+        let bad = crate::detect::predict(&args.model, &paths, args.compute, told)?;
+        return judge(bad, paths.len());
+    }
+    let mut model = args.model.open(None)?.prepare(&args.preprocess.overrides())?;
+    let size = model.for_tta(args.tta)?;
+    let classes = classes_of(&model)?;
+    let paths = collect_all(&args.sources)?;
     model.tell_assumptions();
     let saved = args.save_inputs.clone().map(|folder| (folder, 0));
     if let Some((folder, _)) = &saved {
@@ -178,8 +208,5 @@ pub fn run(args: &PredictArgs) -> Result<(), Failure> {
         }
     }
     predictor.flush()?;
-    match bad {
-        0 => Ok(()),
-        n => Err(Failure::data(format!("{n} of {pictures} pictures could not be read; they are named above"))),
-    }
+    judge(bad, pictures)
 }

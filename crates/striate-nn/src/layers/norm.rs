@@ -251,3 +251,68 @@ batch_norm! {
     /// Normalises each channel of `[N, C]` or `[N, C, L]`. See [`BatchNorm2d`].
     BatchNorm1d, [2, 3], "[N, C] or [N, C, L]"
 }
+
+/// Normalises each channel of `[N, C, H, W]` by statistics that never change, then scales and shifts it by values that are not
+/// learned: torchvision's `FrozenBatchNorm2d`, which its detectors have in backbones that were trained before. All four are
+/// buffers.
+///
+/// ```
+/// use striate_nn::{FrozenBatchNorm2d, Module};
+/// let norm = FrozenBatchNorm2d::new(8);
+/// assert_eq!(norm.state_dict().keys().collect::<Vec<_>>(), ["weight", "bias", "running_mean", "running_var"]);
+/// assert!(norm.parameters().is_empty());
+/// ```
+#[derive(Debug)]
+pub struct FrozenBatchNorm2d {
+    /// Factor, `[C]`, starts at 1.
+    pub weight: Parameter,
+    /// Shift, `[C]`, starts at 0.
+    pub bias: Parameter,
+    /// `[C]`, starts at 0.
+    pub running_mean: Parameter,
+    /// `[C]`, starts at 1.
+    pub running_var: Parameter,
+    eps: f64,
+    path: Path,
+}
+
+impl FrozenBatchNorm2d {
+    /// For so many channels; eps 1e-5.
+    pub fn new(num_features: usize) -> FrozenBatchNorm2d {
+        let buffer = |value: f32| Parameter::buffer(Array::full([num_features], value));
+        FrozenBatchNorm2d {
+            weight: buffer(1.0),
+            bias: buffer(0.0),
+            running_mean: buffer(0.0),
+            running_var: buffer(1.0),
+            eps: 1e-5,
+            path: Path::default(),
+        }
+    }
+
+    /// Added to the variance.
+    pub fn eps(self, eps: f64) -> FrozenBatchNorm2d {
+        FrozenBatchNorm2d { eps, ..self }
+    }
+}
+
+impl Module for FrozenBatchNorm2d {
+    #[track_caller]
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let trace = x.trace();
+        let cells = [&self.weight, &self.bias, &self.running_mean, &self.running_var].map(|cell| trace.parameter(cell));
+        let [weight, bias, mean, var] = &cells;
+        trace.push(Op::BatchNorm { eps: self.eps as f32 }, &[x, weight, bias, mean, var])
+    }
+
+    crate::visit_fields!(weight, bias, running_mean, running_var);
+
+    fn path(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
+    fn extra_repr(&self) -> String {
+        format!("{}, eps={}", self.weight.shape()[0], python_float(self.eps))
+    }
+}
+display_module!(FrozenBatchNorm2d);

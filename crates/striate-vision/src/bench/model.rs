@@ -1,4 +1,5 @@
 use super::{BenchError, Timing, peak_rss_mib, time};
+use crate::models::detection::{Detector, find_detector};
 use crate::models::{ModelError, find_model};
 use std::sync::Arc;
 use striate_graph::machine::Team;
@@ -92,11 +93,15 @@ impl ModelBench {
     }
 }
 
-/// Times inference.
+/// Times inference; of a detector the raw heads, without what the host makes of them.
 ///
 /// # Errors
 /// An unknown name, or a size that the net cannot take.
 pub fn bench_infer(bench: &ModelBench) -> Result<InferReport, BenchError> {
+    if find_detector(&bench.name).is_ok() {
+        let detector = Detector::new(&bench.name, bench.classes, 0)?;
+        return bench_infer_graph(bench, &detector.graph(bench.shape())?);
+    }
     let net = bench.net()?;
     let trace = Trace::new(Mode::Eval);
     let y = net.call(&trace.input("images", bench.shape(), DType::F32));

@@ -1,11 +1,11 @@
 //! MobileNetV2 (Sandler et al. 2018) and V3 (Howard et al. 2019), with torchvision's parameter names.
 
-use super::parts::{Net, Residual, flatten, global_average, make_divisible};
+use super::parts::{Net, Norm, Residual, flatten, global_average, make_divisible};
 use super::registry::ModelSpec;
 use super::start;
 use striate_nn::{
-    AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Conv2dNormActivation, Dropout, Hardsigmoid, Hardswish, Linear, ReLU, ReLU6,
-    SqueezeExcitation,
+    AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Conv2dNormActivation, Dropout, Hardsigmoid, Hardswish, Linear, Module,
+    ReLU, ReLU6, SqueezeExcitation,
 };
 
 pub(super) static MODELS: &[ModelSpec] = &[
@@ -97,40 +97,104 @@ pub(super) const LARGE: [Block; 15] = [
     [160, 5, 960, 160, 1, 1, 1],
 ];
 
+/// How the layers of the third net are made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct V3Style {
+    /// Dilation keeps the size in the last three blocks.
+    pub dilated: bool,
+    pub norm: Norm,
+}
+
+impl V3Style {
+    /// As in the classifiers.
+    pub const PLAIN: V3Style = V3Style { dilated: false, norm: Norm::Batch { eps: 1e-3, momentum: 0.01 } };
+    /// Of a segmentation net.
+    pub const DILATED: V3Style = V3Style { dilated: true, ..V3Style::PLAIN };
+}
+
 /// Convolution, norm and hardswish or ReLU.
-fn conv_v3(from: usize, to: usize, kernel: usize, hardswish: bool) -> Conv2dNormActivation {
-    let conv = Conv2dNormActivation::new(from, to, kernel).norm(BatchNorm2d::new(to).eps(1e-3).momentum(0.01));
+fn conv_v3(norm: Norm, [from, to, kernel]: [usize; 3], hardswish: bool) -> Conv2dNormActivation {
+    let conv = Conv2dNormActivation::new(from, to, kernel).norm(norm.layer(to));
     if hardswish { conv.activation(Hardswish::new()) } else { conv.activation(ReLU::new().inplace(true)) }
 }
 
-/// With dilation, a block of stride 2 keeps the size.
-fn block_v3([from, kernel, expanded, to, excite, hardswish, stride]: Block, dilation: usize) -> Residual {
+/// The layers of a block, named from 0 on: expansion (where there is one), depthwise, squeeze-excitation, projection. With
+/// dilation, stride 2 keeps the size.
+fn layers_v3(block: Block, dilation: usize, norm: Norm) -> Vec<Box<dyn Module>> {
+    let [from, kernel, expanded, to, excite, hardswish, stride] = block;
     let hardswish = hardswish == 1;
-    let mut layers = Net::new("Sequential");
+    let mut layers: Vec<Box<dyn Module>> = Vec::new();
     if expanded != from {
-        layers = layers.add(conv_v3(from, expanded, 1, hardswish));
+        layers.push(Box::new(conv_v3(norm, [from, expanded, 1], hardswish)));
     }
     let step = if dilation > 1 { 1 } else { stride };
-    let depthwise = conv_v3(expanded, expanded, kernel, hardswish).stride(step).dilation(dilation).groups(expanded);
-    layers = layers.add(depthwise);
+    let depthwise = conv_v3(norm, [expanded, expanded, kernel], hardswish);
+    layers.push(Box::new(depthwise.stride(step).dilation(dilation).groups(expanded)));
     if excite == 1 {
         let squeezed = make_divisible((expanded / 4) as f64, 8);
-        layers = layers.add(SqueezeExcitation::new(expanded, squeezed).scale_activation(Hardsigmoid::new()));
+        layers.push(Box::new(SqueezeExcitation::new(expanded, squeezed).scale_activation(Hardsigmoid::new())));
     }
-    let layers = layers.add(conv_v3(expanded, to, 1, false).no_activation());
+    layers.push(Box::new(conv_v3(norm, [expanded, to, 1], false).no_activation()));
+    layers
+}
+
+fn block_v3(block: Block, dilation: usize, norm: Norm) -> Residual {
+    let [from, _, _, to, _, _, stride] = block;
+    let layers = layers_v3(block, dilation, norm).into_iter().fold(Net::new("Sequential"), Net::add);
     Residual::new("InvertedResidual", ("block", layers), stride == 1 && from == to)
 }
 
-/// All before the classifier: stem, blocks named from 1 on, and the last 1x1 convolution. `dilated` keeps the size in the last
-/// three blocks.
-pub(super) fn features_v3(blocks: &[Block], channels: usize, dilated: bool) -> Net {
-    let mut features = Net::new("Sequential").add(conv_v3(channels, blocks[0][0], 3, true).stride(2));
+fn stem_v3(blocks: &[Block], channels: usize, norm: Norm) -> Conv2dNormActivation {
+    conv_v3(norm, [channels, blocks[0][0], 3], true).stride(2)
+}
+
+/// The last 1x1 convolution.
+fn last_v3(blocks: &[Block], norm: Norm) -> Conv2dNormActivation {
+    let width = blocks[blocks.len() - 1][3];
+    conv_v3(norm, [width, 6 * width, 1], true)
+}
+
+/// All before the classifier: stem, blocks named from 1 on, and the last 1x1 convolution.
+pub(super) fn features_v3(blocks: &[Block], channels: usize, style: V3Style) -> Net {
+    let mut features = Net::new("Sequential").add(stem_v3(blocks, channels, style.norm));
     for (index, block) in blocks.iter().enumerate() {
-        let dilation = if dilated && index + 3 >= blocks.len() { 2 } else { 1 };
-        features = features.add(block_v3(*block, dilation));
+        let dilation = if style.dilated && index + 3 >= blocks.len() { 2 } else { 1 };
+        features = features.add(block_v3(*block, dilation, style.norm));
+    }
+    features.add(last_v3(blocks, style.norm))
+}
+
+/// The features cut inside the third block from the end, behind its expansion, as SSDLite looks at them: both halves, and how
+/// many channels each gives. `blocks` must have an expansion there.
+pub(super) fn split_features_v3(blocks: &[Block], channels: usize, norm: Norm) -> [(Net, usize); 2] {
+    let cut = blocks.len() - 3;
+    let mut before = Net::new("Sequential").add(stem_v3(blocks, channels, norm));
+    for block in &blocks[..cut] {
+        before = before.add(block_v3(*block, 1, norm));
+    }
+    let mut layers = layers_v3(blocks[cut], 1, norm).into_iter();
+    if let Some(expansion) = layers.next() {
+        before = before.add(expansion);
+    }
+    let rest = layers.enumerate().fold(Net::new("Sequential"), |net, (i, layer)| net.named((i + 1).to_string(), layer));
+    let mut behind = Net::new("Sequential").add(rest);
+    for block in &blocks[cut + 1..] {
+        behind = behind.add(block_v3(*block, 1, norm));
     }
     let width = blocks[blocks.len() - 1][3];
-    features.add(conv_v3(width, 6 * width, 1, true))
+    [(before, blocks[cut][2]), (behind.add(last_v3(blocks, norm)), 6 * width)]
+}
+
+/// [`LARGE`] with half the channels in its last three blocks, as detectors have it (the paper's table 6).
+pub(super) fn large_reduced() -> [Block; 15] {
+    let mut blocks = LARGE;
+    for block in &mut blocks[12..] {
+        block[3] /= 2;
+    }
+    for block in &mut blocks[13..] {
+        (block[0], block[2]) = (block[0] / 2, block[2] / 2);
+    }
+    blocks
 }
 
 /// Input `[N, C, H, W]` of any size, output `[N, classes]`.
@@ -142,7 +206,7 @@ fn mobilenet_v3(blocks: &[Block], last: usize, [channels, classes]: [usize; 2]) 
         .add(Dropout::new(0.2).inplace(true))
         .add(Linear::new(last, classes));
     Net::new("MobileNetV3")
-        .named("features", features_v3(blocks, channels, false))
+        .named("features", features_v3(blocks, channels, V3Style::PLAIN))
         .named("avgpool", AdaptiveAvgPool2d::new(1))
         .hidden(flatten())
         .named("classifier", classifier)

@@ -11,6 +11,7 @@
 mod alexnet;
 mod convnext;
 mod densenet;
+pub mod detection;
 mod efficientnet;
 mod file;
 mod googlenet;

@@ -2,8 +2,31 @@
 
 use striate_graph::Tensor;
 use striate_nn::{
-    BatchNorm2d, Conv2d, Dropout, Module, Padding, Path, ReLU, Sizes, StochasticDepth, Visitor, display_module,
+    BatchNorm2d, Conv2d, Dropout, FrozenBatchNorm2d, Module, Padding, Path, ReLU, Sizes, StochasticDepth, Visitor,
+    display_module,
 };
+
+/// The norm behind the convolutions of a net.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Norm {
+    /// [`BatchNorm2d`].
+    Batch { eps: f64, momentum: f64 },
+    /// [`FrozenBatchNorm2d`].
+    Frozen { eps: f64 },
+}
+
+impl Norm {
+    /// PyTorch's default.
+    pub const BATCH: Norm = Norm::Batch { eps: 1e-5, momentum: 0.1 };
+
+    /// The layer for so many channels.
+    pub fn layer(self, channels: usize) -> Box<dyn Module> {
+        match self {
+            Norm::Batch { eps, momentum } => Box::new(BatchNorm2d::new(channels).eps(eps).momentum(momentum)),
+            Norm::Frozen { eps } => Box::new(FrozenBatchNorm2d::new(channels).eps(eps)),
+        }
+    }
+}
 
 enum Step {
     /// Under a name, as PyTorch's module has it.

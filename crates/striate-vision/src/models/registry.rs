@@ -1,5 +1,6 @@
 //! The nets by name: what each is, how it is built, loaded and fed.
 
+use super::detection::find_detector;
 use super::{
     ModelError, alexnet, convnext, densenet, efficientnet, find_preset, googlenet, inception, lenet, mnasnet, mobilenet,
 };
@@ -7,7 +8,7 @@ use super::{regnet, resnet, segmentation, shufflenet, small, squeezenet, start, 
 use crate::transforms::Preprocess;
 use start::Start;
 use striate_graph::Mode;
-use striate_nn::{Draw, LoadReport, Module, StateDict, assign_names, init};
+use striate_nn::{LoadReport, Module, StateDict, assign_names, init};
 
 /// What a net says about a picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -111,11 +112,12 @@ pub fn models() -> impl Iterator<Item = &'static ModelSpec> {
 /// [`ModelError::UnknownModel`], with the nearest name.
 pub fn find_model(name: &str) -> Result<&'static ModelSpec, ModelError> {
     models().find(|spec| spec.name == name).ok_or_else(|| {
-        let nearest = striate_graph::nearest(name, models().map(|spec| spec.name));
-        ModelError::UnknownModel {
-            name: name.to_owned(),
-            hint: nearest.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default(),
-        }
+        let nearest = || striate_graph::nearest(name, models().map(|spec| spec.name));
+        let hint = match find_detector(name) {
+            Ok(_) => "; it is a detector, which `run`, `predict` and `bench infer` take".to_owned(),
+            Err(_) => nearest().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default(),
+        };
+        ModelError::UnknownModel { name: name.to_owned(), hint }
     })
 }
 
@@ -167,13 +169,7 @@ impl ModelSpec {
     pub fn build(&self, input: [usize; 3], classes: usize, seed: u64) -> Result<Box<dyn Module>, ModelError> {
         let net = self.structure(input, classes)?;
         init::reset_parameters(&*net, seed);
-        for (path, cell) in net.named_parameters() {
-            if let Some(start) = (self.start)(&path, cell.shape().rank()) {
-                let (layer, name) = path.rsplit_once('.').unwrap_or(("", &path));
-                // The ranks are those that the initialisers take.
-                let _ = start.set(&cell, &Draw::at(seed, layer), name);
-            }
-        }
+        start::set(&*net, self.start, seed);
         Ok(net)
     }
 

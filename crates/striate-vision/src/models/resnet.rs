@@ -1,13 +1,12 @@
 //! Residual nets (He et al. 2015), ResNeXt (Xie et al. 2017) and wide ones (Zagoruyko, Komodakis 2016), with torchvision's
 //! parameter names.
 
-use super::parts::{Net, flatten};
+use super::parts::{Net, Norm, flatten};
 use super::registry::ModelSpec;
 use super::start;
 use striate_graph::Tensor;
 use striate_nn::{
-    AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, Module, Path, ReLU, Sequential, display_module,
-    visit_fields,
+    AdaptiveAvgPool2d, Conv2d, Linear, MaxPool2d, Module, Path, ReLU, Sequential, display_module, visit_fields,
 };
 
 macro_rules! resnet {
@@ -47,9 +46,9 @@ fn conv1x1(from: usize, to: usize, stride: usize) -> Conv2d {
 }
 
 /// What brings the input to the block's shape, where it differs.
-fn downsample(from: usize, to: usize, stride: usize) -> Option<Sequential> {
+fn downsample(norm: Norm, from: usize, to: usize, stride: usize) -> Option<Sequential> {
     let needed = stride != 1 || from != to;
-    needed.then(|| Sequential::new().add(conv1x1(from, to, stride)).add(BatchNorm2d::new(to)))
+    needed.then(|| Sequential::new().add(conv1x1(from, to, stride)).add(norm.layer(to)))
 }
 
 /// Two 3x3 convolutions beside an identity.
@@ -57,26 +56,26 @@ struct BasicBlock {
     /// 3x3 with the stride.
     conv1: Conv2d,
     /// Its norm.
-    bn1: BatchNorm2d,
+    bn1: Box<dyn Module>,
     relu: ReLU,
     /// 3x3.
     conv2: Conv2d,
     /// Its norm.
-    bn2: BatchNorm2d,
+    bn2: Box<dyn Module>,
     /// 1x1 and norm beside them, where the shape changes.
     downsample: Option<Sequential>,
     path: Path,
 }
 
 impl BasicBlock {
-    fn new(from: usize, width: usize, stride: usize) -> BasicBlock {
+    fn new(norm: Norm, from: usize, width: usize, stride: usize) -> BasicBlock {
         BasicBlock {
             conv1: conv3x3(from, width, stride),
-            bn1: BatchNorm2d::new(width),
+            bn1: norm.layer(width),
             relu: ReLU::new().inplace(true),
             conv2: conv3x3(width, width, 1),
-            bn2: BatchNorm2d::new(width),
-            downsample: downsample(from, width, stride),
+            bn2: norm.layer(width),
+            downsample: downsample(norm, from, width, stride),
             path: Path::default(),
         }
     }
@@ -102,15 +101,15 @@ struct Bottleneck {
     /// 1x1 to the width.
     conv1: Conv2d,
     /// Its norm.
-    bn1: BatchNorm2d,
+    bn1: Box<dyn Module>,
     /// 3x3 with the stride.
     conv2: Conv2d,
     /// Its norm.
-    bn2: BatchNorm2d,
+    bn2: Box<dyn Module>,
     /// 1x1 to four times the width.
     conv3: Conv2d,
     /// Its norm.
-    bn3: BatchNorm2d,
+    bn3: Box<dyn Module>,
     relu: ReLU,
     /// 1x1 and norm beside them, where the shape changes.
     downsample: Option<Sequential>,
@@ -126,13 +125,13 @@ impl Bottleneck {
         let conv2 = Conv2d::new(width, width, 3).stride(stride).padding(dilation).dilation(dilation);
         Bottleneck {
             conv1: conv1x1(from, width, 1),
-            bn1: BatchNorm2d::new(width),
+            bn1: spec.norm.layer(width),
             conv2: conv2.groups(spec.groups).bias(false),
-            bn2: BatchNorm2d::new(width),
+            bn2: spec.norm.layer(width),
             conv3: conv1x1(width, to, 1),
-            bn3: BatchNorm2d::new(to),
+            bn3: spec.norm.layer(to),
             relu: ReLU::new().inplace(true),
-            downsample: downsample(from, to, stride),
+            downsample: downsample(spec.norm, from, to, stride),
             path: Path::default(),
         }
     }
@@ -169,19 +168,27 @@ pub(super) struct ResNetSpec {
     width: usize,
     /// Dilation instead of stride in the last two stages.
     dilated: bool,
+    norm: Norm,
 }
 
 impl ResNetSpec {
     const fn basic(blocks: [usize; 4]) -> ResNetSpec {
-        ResNetSpec { blocks, bottleneck: false, small_stem: false, groups: 1, width: 64, dilated: false }
+        let (bottleneck, small_stem, dilated, norm) = (false, false, false, Norm::BATCH);
+        ResNetSpec { blocks, bottleneck, small_stem, groups: 1, width: 64, dilated, norm }
     }
 
-    const fn bottleneck(blocks: [usize; 4]) -> ResNetSpec {
+    /// Of bottlenecks.
+    pub const fn bottleneck(blocks: [usize; 4]) -> ResNetSpec {
         ResNetSpec { bottleneck: true, ..ResNetSpec::basic(blocks) }
     }
 
     const fn grouped(blocks: [usize; 4], groups: usize, width: usize) -> ResNetSpec {
         ResNetSpec { groups, width, ..ResNetSpec::bottleneck(blocks) }
+    }
+
+    /// With another norm.
+    pub const fn norm(self, norm: Norm) -> ResNetSpec {
+        ResNetSpec { norm, ..self }
     }
 
     /// Of a segmentation net.
@@ -205,7 +212,7 @@ fn stage(spec: &ResNetSpec, index: usize, from: &mut usize) -> Sequential {
         let step = if block == 0 { first } else { [1, rest] };
         layers.push(match spec.bottleneck {
             true => Box::new(Bottleneck::new(spec, *from, plane, step)),
-            false => Box::new(BasicBlock::new(*from, plane, step[0])),
+            false => Box::new(BasicBlock::new(spec.norm, *from, plane, step[0])),
         });
         *from = if spec.bottleneck { plane * EXPANSION } else { plane };
     }
@@ -220,7 +227,7 @@ pub(super) fn trunk(class: &'static str, spec: &ResNetSpec, channels: usize) -> 
     };
     let mut net = Net::new(class)
         .named("conv1", conv1)
-        .named("bn1", BatchNorm2d::new(64))
+        .named("bn1", spec.norm.layer(64))
         .named("relu", ReLU::new().inplace(true));
     if !spec.small_stem {
         net = net.named("maxpool", MaxPool2d::new(3).stride(2).padding(1));

@@ -1,7 +1,7 @@
 //! Segmentation: FCN (Long et al. 2015), DeepLabV3 (Chen et al. 2017) and LR-ASPP (Howard et al. 2019), with torchvision's
 //! parameter names. Input `[N, C, H, W]`, output `[N, classes, H, W]`.
 
-use super::mobilenet::{LARGE, features_v3};
+use super::mobilenet::{LARGE, V3Style, features_v3};
 use super::parts::{Branches, Net};
 use super::registry::ModelSpec;
 use super::resnet::{ResNetSpec, trunk};
@@ -59,7 +59,7 @@ fn resnet(spec: &ResNetSpec, channels: usize) -> Backbone {
 }
 
 fn mobilenet(channels: usize) -> Backbone {
-    Backbone { net: features_v3(&LARGE, channels, true), early: ("4", 40), last: 960 }
+    Backbone { net: features_v3(&LARGE, channels, V3Style::DILATED), early: ("4", 40), last: 960 }
 }
 
 impl Backbone {

@@ -4,15 +4,27 @@
 //! normal.
 
 use striate_nn::init::{FanMode, Init, Nonlinearity};
+use striate_nn::{Draw, Module};
 
 /// How a parameter starts, by its path and its number of axes; `None` leaves it as its layer does (PyTorch's defaults).
 pub(super) type Start = fn(path: &str, rank: usize) -> Option<Init>;
 
-/// He et al. 2015, by fan out: what most nets do with convolutions.
-const HE: Init = Init::KaimingNormal { mode: FanMode::FanOut, nonlinearity: Nonlinearity::Relu };
-const ZERO: Init = Init::Constant(0.0);
+/// Gives the parameters of a net these initial values, a function of (seed, parameter path).
+pub(super) fn set<M: Module + ?Sized>(net: &M, start: Start, seed: u64) {
+    for (path, cell) in net.named_parameters() {
+        if let Some(init) = start(&path, cell.shape().rank()) {
+            let (layer, name) = path.rsplit_once('.').unwrap_or(("", &path));
+            // The ranks are those that the initialisers take.
+            let _ = init.set(&cell, &Draw::at(seed, layer), name);
+        }
+    }
+}
 
-const fn normal(std: f64) -> Init {
+/// He et al. 2015, by fan out: what most nets do with convolutions.
+pub(super) const HE: Init = Init::KaimingNormal { mode: FanMode::FanOut, nonlinearity: Nonlinearity::Relu };
+pub(super) const ZERO: Init = Init::Constant(0.0);
+
+pub(super) const fn normal(std: f64) -> Init {
     Init::Normal { mean: 0.0, std }
 }
 

@@ -5,6 +5,7 @@
 mod common;
 
 mod build;
+mod detectors;
 mod engine;
 mod initial;
 mod layers;

@@ -30,7 +30,8 @@ impl Visitor for RandomLayers {
     fn parameter(&mut self, _: &str, _: &striate::graph::Parameter) {}
 }
 
-fn fill(net: &dyn Module, filled: &serde_json::Value) {
+/// Sets all cells by formula, but for those that have one value.
+pub(crate) fn fill(net: &dyn Module, filled: &serde_json::Value) {
     let cells: Vec<_> = net.named_parameters().into_iter().chain(net.buffers()).collect();
     let normed: std::collections::HashSet<String> =
         cells.iter().filter_map(|(name, _)| Some(name.strip_suffix(".running_mean")?.to_owned())).collect();

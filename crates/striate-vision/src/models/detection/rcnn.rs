@@ -1,0 +1,365 @@
+//! Faster R-CNN (Ren et al. 2015) on a feature pyramid, and Mask R-CNN (He et al. 2017): a first stage proposes boxes, a second one says
+//! what is in each and where exactly, a third one which pixels belong to it; with torchvision's parameter names.
+
+use super::anchors::AnchorGenerator;
+use super::boxes::sigmoid;
+use super::detector::{DetectionNet, Detections, Frame, RawHeads, detection_module};
+use super::heads::{Selection, all_rows, on_each, sizes_of};
+use super::picture::PictureTransform;
+use super::proposals::{Boxes, FirstStage, Found, MultiScaleRoiAlign, ProposalRules, SecondStage, found, proposals};
+use super::pyramid::{BackboneWithFpn, LastLevel, ResNetPyramid, WIDTH};
+use super::registry::DetectorShape;
+use crate::models::parts::{Net, Norm, flatten};
+use striate_graph::{Array, Tensor};
+use striate_nn::{
+    BatchNorm2d, Conv2d, Conv2dNormActivation, ConvTranspose2d, Linear, Module, Path, ReLU, visit_fields,
+};
+
+/// Side of what is pooled of a proposal.
+const POOLED: usize = 7;
+/// Side of what is pooled for a mask, which is twice as large.
+const MASK_POOLED: usize = 14;
+/// Values between the layers of the box head.
+const INNER: usize = 1024;
+
+/// Convolutions on each level, then whether each anchor is an object, and its offsets.
+struct RpnHead {
+    conv: Net,
+    cls_logits: Conv2d,
+    bbox_pred: Conv2d,
+}
+
+impl RpnHead {
+    fn new(depth: usize, anchors: usize) -> RpnHead {
+        let block = || Conv2dNormActivation::new(WIDTH, WIDTH, 3).no_norm();
+        RpnHead {
+            conv: (0..depth).fold(Net::new("Sequential"), |row, _| row.add(block())),
+            cls_logits: Conv2d::new(WIDTH, anchors, 1),
+            bbox_pred: Conv2d::new(WIDTH, 4 * anchors, 1),
+        }
+    }
+}
+
+impl Module for RpnHead {
+    /// Whether the anchors of one level are objects.
+    #[track_caller]
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.cls_logits.call(&self.conv.call(x))
+    }
+    visit_fields!(conv, cls_logits, bbox_pred);
+    fn class_name(&self) -> String {
+        "RPNHead".to_owned()
+    }
+}
+
+/// The first stage.
+struct Rpn {
+    head: RpnHead,
+}
+
+impl Module for Rpn {
+    #[track_caller]
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.head.call(x)
+    }
+    visit_fields!(head);
+    fn class_name(&self) -> String {
+        "RegionProposalNetwork".to_owned()
+    }
+}
+
+/// Classes, and the offsets of each class.
+struct BoxPredictor {
+    cls_score: Linear,
+    bbox_pred: Linear,
+}
+
+impl Module for BoxPredictor {
+    /// The classes.
+    #[track_caller]
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.cls_score.call(x)
+    }
+    visit_fields!(cls_score, bbox_pred);
+    fn class_name(&self) -> String {
+        "FastRCNNPredictor".to_owned()
+    }
+}
+
+/// The second stage, and the third where there is one.
+struct RoiHeads {
+    box_head: Net,
+    box_predictor: BoxPredictor,
+    mask_head: Option<Net>,
+    mask_predictor: Option<Net>,
+}
+
+impl Module for RoiHeads {
+    /// The classes of what was pooled.
+    #[track_caller]
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.box_predictor.call(&self.box_head.call(x))
+    }
+    visit_fields!(box_head, box_predictor, mask_head, mask_predictor);
+    fn class_name(&self) -> String {
+        "RoIHeads".to_owned()
+    }
+}
+
+/// A detector of this kind.
+struct FasterRcnn {
+    backbone: BackboneWithFpn,
+    rpn: Rpn,
+    roi_heads: RoiHeads,
+    anchors: AnchorGenerator,
+    transform: PictureTransform,
+    rules: ProposalRules,
+    /// Of proposals; masks are pooled from the same levels.
+    align: MultiScaleRoiAlign,
+    selection: Selection,
+    classes: usize,
+    path: Path,
+}
+
+/// What the second stage gives: `[N, most, classes]` and `[N, most, 4 * classes]`.
+struct BoxValues {
+    logits: Tensor,
+    offsets: Tensor,
+}
+
+impl FasterRcnn {
+    #[track_caller]
+    fn first_stage(&self, maps: &[Tensor], batch: [usize; 2]) -> FirstStage {
+        let features = on_each(&self.rpn.head.conv, maps);
+        let levels = sizes_of(maps);
+        let of_pixel = self.anchors.per_pixel();
+        FirstStage {
+            objectness: all_rows(&on_each(&self.rpn.head.cls_logits, &features), 1),
+            offsets: all_rows(&on_each(&self.rpn.head.bbox_pred, &features), 4),
+            anchors: self.anchors.anchors(batch, &levels),
+            of_levels: levels.iter().zip(of_pixel).map(|([h, w], of_pixel)| h * w * of_pixel).collect(),
+        }
+    }
+
+    #[track_caller]
+    fn second_stage(&self, maps: &[Tensor], boxes: &Boxes) -> BoxValues {
+        let pooled = self.align.pool(maps, &boxes.regions);
+        let features = self.roi_heads.box_head.call(&pooled);
+        let [n, most] = [0, 1].map(|axis| boxes.corners.size(axis));
+        let logits = self.roi_heads.box_predictor.cls_score.call(&features);
+        let offsets = self.roi_heads.box_predictor.bbox_pred.call(&features);
+        BoxValues {
+            logits: logits.reshape([n, most, self.classes]),
+            offsets: offsets.reshape([n, most, 4 * self.classes]),
+        }
+    }
+
+    /// What the third stage says of what the second found: the logits of all classes' masks, `[N * most, classes, 28, 28]`.
+    #[track_caller]
+    fn third_stage(
+        &self,
+        maps: &[Tensor],
+        values: &BoxValues,
+        proposed: &Boxes,
+        size: [usize; 2],
+    ) -> Option<(Found, Tensor)> {
+        let (head, predictor) = (self.roi_heads.mask_head.as_ref()?, self.roi_heads.mask_predictor.as_ref()?);
+        let align = MultiScaleRoiAlign { out: MASK_POOLED, ..self.align.clone() };
+        let found = found([&values.logits, &values.offsets], proposed, (size, &self.selection), &align);
+        let pooled = align.pool(maps, &found.boxes.regions);
+        let masks = predictor.call(&head.call(&pooled));
+        Some((found, masks))
+    }
+}
+
+impl DetectionNet for FasterRcnn {
+    fn transform(&self) -> &PictureTransform {
+        &self.transform
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    #[track_caller]
+    fn heads(&self, x: &Tensor, size: [usize; 2]) -> RawHeads {
+        let maps = self.backbone.levels(x);
+        let first = self.first_stage(&maps, [x.size(2), x.size(3)]);
+        let proposed = proposals(&first, size, &self.rules, &self.align);
+        let values = self.second_stage(&maps, &proposed);
+        let third = self.third_stage(&maps, &values, &proposed, size);
+        let mut outputs = vec![
+            ("objectness", first.objectness),
+            ("pred_bbox_deltas", first.offsets),
+            ("proposals", proposed.corners),
+            ("class_logits", values.logits),
+            ("box_regression", values.offsets),
+            ("proposal_counts", proposed.counts),
+        ];
+        if let Some((found, masks)) = third {
+            outputs.extend([
+                ("mask_logits", masks),
+                ("boxes", found.boxes.corners),
+                ("scores", found.scores),
+                ("labels", found.labels),
+                ("box_counts", found.boxes.counts),
+            ]);
+        }
+        RawHeads { outputs, levels: sizes_of(&maps) }
+    }
+
+    fn losses(&self, _: &Tensor, _: [&Tensor; 2]) -> Option<Vec<(&'static str, Tensor)>> {
+        None
+    }
+
+    fn decode(&self, outputs: &[Array], frame: &Frame) -> striate_graph::Result<Vec<Detections>> {
+        match outputs {
+            [_, _, proposals, logits, offsets, counts] => {
+                SecondStage { logits, offsets, proposals, counts }.detections(frame.size, &self.selection)
+            }
+            [.., masks, boxes, scores, labels, counts] => with_masks(masks, [boxes, scores, labels, counts]),
+            _ => Err(striate_graph::Error::Internal("the outputs of a detector of another kind".into())),
+        }
+    }
+}
+detection_module!(FasterRcnn, backbone, rpn, roi_heads);
+
+/// What the third stage found: of each box the mask of its class.
+fn with_masks(masks: &Array, [boxes, scores, labels, counts]: [&Array; 4]) -> striate_graph::Result<Vec<Detections>> {
+    let [_, classes, height, width] = [0, 1, 2, 3].map(|axis| masks.shape()[axis]);
+    let (most, pixels) = (scores.shape()[1], height * width);
+    let (masks, boxes, scores, labels) = (masks.f32s()?, boxes.f32s()?, scores.f32s()?, labels.to_i64_vec());
+    let of_picture = |(picture, count): (usize, i64)| {
+        let places = picture * most..picture * most + count as usize;
+        let label = |place: usize| labels[place] as usize;
+        let mask = |place: usize| &masks[(place * classes + label(place)) * pixels..][..pixels];
+        let values: Vec<f32> = places.clone().flat_map(|place| mask(place).iter().map(|x| sigmoid(*x))).collect();
+        Ok(Detections {
+            boxes: places.clone().map(|place| super::heads::four(boxes, place)).collect(),
+            scores: scores[places.clone()].to_vec(),
+            labels: places.clone().map(label).collect(),
+            masks: Some(Array::from_vec([places.len(), height, width], values)?),
+        })
+    };
+    counts.to_i64_vec().into_iter().enumerate().map(of_picture).collect()
+}
+
+/// Flattened, two linear layers with ReLU.
+fn two_mlp_head() -> Net {
+    Net::new("TwoMLPHead")
+        .hidden(flatten())
+        .named("fc6", Linear::new(WIDTH * POOLED * POOLED, INNER))
+        .hidden(ReLU::new())
+        .named("fc7", Linear::new(INNER, INNER))
+        .hidden(ReLU::new())
+}
+
+/// Four convolutions with norms, flattened, a linear layer with ReLU.
+fn conv_fc_head() -> Net {
+    let conv = || Conv2dNormActivation::new(WIDTH, WIDTH, 3).norm(BatchNorm2d::new(WIDTH));
+    let convs = (0..4).fold(Net::new("FastRCNNConvFCHead"), |row, _| row.add(conv()));
+    convs.add(flatten()).add(Linear::new(WIDTH * POOLED * POOLED, INNER)).add(ReLU::new().inplace(true))
+}
+
+/// How one of the family differs.
+struct Variant {
+    backbone: BackboneWithFpn,
+    anchors: AnchorGenerator,
+    strides: Vec<usize>,
+    depth: usize,
+    box_head: Net,
+    transform: PictureTransform,
+    rules: ProposalRules,
+    masks: bool,
+}
+
+const RULES: ProposalRules = ProposalRules { candidates: 1000, most: 1000, iou: 0.7, score: 0.0 };
+
+impl Variant {
+    /// One size of anchors on each level of a ResNet's pyramid.
+    fn resnet50(norm: Norm, fpn_norm: Option<Norm>) -> Variant {
+        let pyramid = ResNetPyramid { from_layer1: true, last: LastLevel::MaxPool, norm, fpn_norm };
+        let sizes = [32.0, 64.0, 128.0, 256.0, 512.0].map(|size| vec![size]).to_vec();
+        Variant {
+            backbone: BackboneWithFpn::resnet50(3, pyramid),
+            anchors: AnchorGenerator::new(sizes, vec![0.5, 1.0, 2.0]),
+            strides: vec![4, 8, 16, 32],
+            depth: 1,
+            box_head: two_mlp_head(),
+            transform: PictureTransform::shorter(800, 1333),
+            rules: RULES,
+            masks: false,
+        }
+    }
+
+    /// All sizes of anchors on each of three levels. Both maps that proposals are pooled from have the same stride, so that all come
+    /// from the first one.
+    fn mobilenet_v3(norm: Norm, transform: PictureTransform, rules: ProposalRules) -> Variant {
+        let sizes = vec![vec![32.0, 64.0, 128.0, 256.0, 512.0]; 3];
+        Variant {
+            backbone: BackboneWithFpn::mobilenet_v3(3, norm),
+            anchors: AnchorGenerator::new(sizes, vec![0.5, 1.0, 2.0]),
+            strides: vec![32],
+            depth: 1,
+            box_head: two_mlp_head(),
+            transform,
+            rules,
+            masks: false,
+        }
+    }
+
+    fn build(self, classes: usize) -> Box<dyn DetectionNet> {
+        let masks = || {
+            let conv = || Conv2dNormActivation::new(WIDTH, WIDTH, 3).no_norm();
+            let head = (0..4).fold(Net::new("MaskRCNNHeads"), |row, _| row.add(conv()));
+            let predictor = Net::new("MaskRCNNPredictor")
+                .named("conv5_mask", ConvTranspose2d::new(WIDTH, WIDTH, 2).stride(2))
+                .named("relu", ReLU::new().inplace(true))
+                .named("mask_fcn_logits", Conv2d::new(WIDTH, classes, 1));
+            (head, predictor)
+        };
+        let (mask_head, mask_predictor) = self.masks.then(masks).unzip();
+        let predictor =
+            BoxPredictor { cls_score: Linear::new(INNER, classes), bbox_pred: Linear::new(INNER, 4 * classes) };
+        Box::new(FasterRcnn {
+            rpn: Rpn { head: RpnHead::new(self.depth, self.anchors.per_pixel()[0]) },
+            roi_heads: RoiHeads { box_head: self.box_head, box_predictor: predictor, mask_head, mask_predictor },
+            backbone: self.backbone,
+            anchors: self.anchors,
+            transform: self.transform,
+            rules: self.rules,
+            align: MultiScaleRoiAlign { strides: self.strides, out: POOLED },
+            selection: Selection { score: 0.05, iou: 0.5, candidates: 0, most: 100 },
+            classes,
+            path: Path::default(),
+        })
+    }
+}
+
+/// Low resolution: 320 pixels.
+pub(super) fn fasterrcnn_mobilenet_v3_large_320_fpn(shape: DetectorShape) -> Box<dyn DetectionNet> {
+    let rules = ProposalRules { candidates: 150, most: 150, score: 0.05, ..RULES };
+    Variant::mobilenet_v3(shape.norm(), PictureTransform::shorter(320, 640), rules).build(shape.classes)
+}
+
+/// High resolution: 800 pixels.
+pub(super) fn fasterrcnn_mobilenet_v3_large_fpn(shape: DetectorShape) -> Box<dyn DetectionNet> {
+    let rules = ProposalRules { score: 0.05, ..RULES };
+    Variant::mobilenet_v3(shape.norm(), PictureTransform::shorter(800, 1333), rules).build(shape.classes)
+}
+
+/// As in the pyramid's paper.
+pub(super) fn fasterrcnn_resnet50_fpn(shape: DetectorShape) -> Box<dyn DetectionNet> {
+    Variant::resnet50(shape.norm(), None).build(shape.classes)
+}
+
+/// Norms in the pyramid, a deeper first stage, and convolutions in the box head (Li et al. 2021).
+pub(super) fn fasterrcnn_resnet50_fpn_v2(shape: DetectorShape) -> Box<dyn DetectionNet> {
+    let usual = Variant::resnet50(Norm::BATCH, Some(Norm::BATCH));
+    Variant { depth: 2, box_head: conv_fc_head(), ..usual }.build(shape.classes)
+}
+
+/// With masks.
+pub(super) fn maskrcnn_resnet50_fpn(shape: DetectorShape) -> Box<dyn DetectionNet> {
+    Variant { masks: true, ..Variant::resnet50(shape.norm(), None) }.build(shape.classes)
+}
