@@ -156,6 +156,56 @@ mod tests {
         assert!(loaded.net().named_parameters().iter().all(|(name, _)| !name.contains(".bn1.")), "frozen");
     }
 
+    /// The sum of a detector's losses on a picture with two objects, and its gradient for the named bias.
+    fn loss_and_gradient(detector: &Detector, side: usize, bias: &str) -> (f64, Vec<f32>) {
+        use striate_graph::{CompileOptions, DType, Mode, Program, Session, Trace, gradients};
+        let truth = Truth { boxes: vec![[4.0, 6.0, 30.0, 40.0], [20.0, 20.0, 60.0, 50.0]], labels: vec![1, 2] };
+        let (boxes, labels) = pad_truths(&[truth.clone(), truth], 3);
+        let value = |i: usize| (i as f32 * 0.37).sin();
+        let x = Array::from_vec([2, 3, side, side], (0..6 * side * side).map(value).collect::<Vec<_>>()).unwrap();
+        let trace = Trace::new(Mode::Train);
+        let input = trace.input("x", x.shape(), DType::F32);
+        let given =
+            [trace.input("boxes", boxes.shape(), DType::F32), trace.input("labels", labels.shape(), DType::I64)];
+        let losses = detector.net().losses(&input, [&given[0], &given[1]]).unwrap();
+        let loss = losses.into_iter().map(|(_, loss)| loss).reduce(|a, b| a + b).unwrap();
+        let cells = detector.net().named_parameters();
+        let (_, cell) = cells.iter().find(|(name, _)| name == bias).unwrap();
+        let gradient = gradients(&loss, &[&trace.parameter(cell)]).unwrap().remove(0);
+        let graph = trace.finish(&[("loss", &loss), ("gradient", &gradient)]).unwrap();
+        let mut session = Session::new(Program::compile(&graph, &CompileOptions::default()).unwrap());
+        let found = session.run(&[("x", &x), ("boxes", &boxes), ("labels", &labels)]).unwrap();
+        (found[0].item().unwrap(), found[1].f32s().unwrap().to_vec())
+    }
+
+    #[test]
+    fn losses_have_the_gradients_that_their_differences_show() {
+        for (name, side, bias) in [
+            ("ssdlite320_mobilenet_v3_large", 320, "head.regression_head.module_list.0.1.bias"),
+            ("ssdlite320_mobilenet_v3_large", 320, "head.classification_head.module_list.0.1.bias"),
+            ("retinanet_resnet50_fpn", 64, "head.classification_head.cls_logits.bias"),
+            ("retinanet_resnet50_fpn_v2", 64, "head.regression_head.bbox_reg.bias"),
+            ("fcos_resnet50_fpn", 64, "head.regression_head.bbox_ctrness.bias"),
+        ] {
+            let detector = Detector::new(name, 3, 0).unwrap();
+            let (_, gradient) = loss_and_gradient(&detector, side, bias);
+            let length = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+            let step = 0.004 / length;
+            let cells = detector.net().named_parameters();
+            let (_, cell) = cells.iter().find(|(name, _)| name == bias).unwrap();
+            let along = |by: f64| {
+                cell.update(|values| {
+                    let values = values.as_mut_slice::<f32>().unwrap();
+                    values.iter_mut().zip(&gradient).for_each(|(v, g)| *v += (by * f64::from(*g)) as f32);
+                });
+                loss_and_gradient(&detector, side, bias).0
+            };
+            let (above, below) = (along(step), along(-2.0 * step));
+            let slope = (above - below) / (2.0 * step * length);
+            assert!(length > 0.0 && (slope / length - 1.0).abs() < 0.02, "{name} {bias}: {slope} instead of {length}");
+        }
+    }
+
     #[test]
     fn what_cannot_be_is_refused() {
         let error = Detector::new("ssd300_vgg15", 91, 0).unwrap_err().to_string();
