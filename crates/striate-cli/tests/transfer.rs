@@ -54,6 +54,10 @@ fn a_frozen_backbone_keeps_its_bits_and_the_head_is_replaced() {
     let of_run = std::fs::read_to_string(folder.join("metrics.json")).unwrap();
     let top1 = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["top1"].clone();
     assert_eq!(top1(judged.stdout.trim()), top1(&of_run));
+    // The run knows what it was trained on.
+    let alone = run(&["val", folder.to_str().unwrap(), "--json"]).ok();
+    assert_eq!(top1(alone.stdout.trim()), top1(&of_run));
+    assert!(alone.stderr.contains(set.data()), "{}", alone.stderr);
 }
 
 #[test]
