@@ -260,7 +260,6 @@ fn chosen_shapes() {
             dilation: [4, 6],
             pads: [8; 4],
             stride: [3, 4],
-            ..BASE
         },
         Conv2dShape { n: 2, groups: 4, ic: 32, oc: 32, ih: 13, iw: 12, dilation: [4, 4], pads: [4; 4], ..BASE },
         Conv2dShape {
