@@ -6,7 +6,8 @@ use common::{Case, fixture_folder, formula, load_family, role_in_f64};
 use safetensors::Dtype;
 use serde_json::Value;
 
-const FAMILIES: [&str; 13] = [
+const FAMILIES: [&str; 14] = [
+    "detectors",
     "init_stats",
     "layers_activation",
     "layers_conv",
@@ -56,7 +57,7 @@ fn every_case_is_whole() {
                     assert!(case.json["text"].is_string() && (case.layer == "module" || case.has("value")), "{at}")
                 }
                 "schedules" => assert_eq!(case.shape("lr")[0], 40, "{at}"),
-                "trajectories" | "zoo" => {}
+                "detectors" | "trajectories" | "zoo" => {}
                 _ => check_layer_case(case),
             }
         }
