@@ -3,9 +3,9 @@
 //! The groups of a vector of output channels lie beside each other, and so do their inputs, in one vector or two. For each
 //! input of a group in turn, a permutation brings it to all lanes of its own group. With groups of one there is nothing to permute.
 //!
-//! An input of a row of 3, 5 or 7 neighbouring taps is loaded once for all the outputs of the tile that see it, other rows are walked tap by
-//! tap. Rows outside the source are left out, columns
-//! outside count as zeros, and each output is one chain of multiply-adds over the taps in order: its bits do not depend on the tile.
+//! An input of a row of 3, 5 or 7 neighbouring taps is loaded once for all the outputs of the tile that see it; other rows are walked tap by
+//! tap. Rows outside the source are left out, columns outside count as zeros, and each output is one chain of multiply-adds over the taps in
+//! order: its bits do not depend on the tile.
 
 use super::direct::{Buffers, Problem};
 use super::engine::Weights;
@@ -186,13 +186,8 @@ impl Depthwise {
 /// walk their taps.
 fn choose_pixels(isa: Isa, columns: usize, walks: bool) -> usize {
     match isa {
-        Isa::Avx512 if walks => {
-            if columns <= 4 {
-                4
-            } else {
-                8
-            }
-        }
+        Isa::Avx512 if walks && columns <= 4 => 4,
+        Isa::Avx512 if walks => 8,
         Isa::Avx512 => [8, 7].into_iter().min_by_key(|p| columns.next_multiple_of(*p)).unwrap_or(8),
         Isa::Avx2 | Isa::Portable => 4,
     }
@@ -227,8 +222,8 @@ impl Kernel for Items<'_> {
     }
 }
 
-/// [`Items`] for groups whose inputs are in `WINDOWS` vectors (0: depthwise), filters of `KW` columns, a step of `STEP` columns, and tiles of `P` pixels. With `KW` of 0, columns
-/// and step are those of the problem.
+/// [`Items`] for groups whose inputs are in `WINDOWS` vectors (0: depthwise), filters of `KW` columns, a step of `STEP` columns, and tiles
+/// of `P` pixels. With `KW` of 0, columns and step are those of the problem.
 struct OfSize<'a, const WINDOWS: usize, const KW: usize, const STEP: usize, const P: usize>(Items<'a>);
 
 impl<const WINDOWS: usize, const KW: usize, const STEP: usize, const P: usize> Kernel

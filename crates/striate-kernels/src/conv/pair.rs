@@ -70,7 +70,7 @@ pub struct PairArgs<'a> {
 
 impl PairPlan {
     /// The plan, where doing both together is worth it: `first` is a 1x1 convolution of all channels and pixels, `second` a
-    /// depthwise one of 3, 5 or 7 columns, and what lies between does not stay in the second cache as a whole.
+    /// depthwise one, and what lies between does not stay in the second cache as a whole.
     pub fn choose(first: Conv2dShape, second: Conv2dShape, isa: Isa) -> Option<PairPlan> {
         let pointwise = [first.kh, first.kw, first.groups] == [1; 3] && first.stride == [1, 1] && first.pads == [0; 4];
         let depthwise = second.is_depthwise()

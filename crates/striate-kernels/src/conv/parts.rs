@@ -120,6 +120,9 @@ const LEAST_GAIN: usize = 12;
 /// Cuts along the lines where taps begin or cease to see the source, where what is saved is worth it.
 fn rectangles(problem: &Problem, tile: usize) -> Vec<Problem> {
     let lines = [0, 1].map(|axis| borders(problem, axis));
+    if lines.iter().all(|lines| lines.len() == 2) {
+        return vec![problem.clone()];
+    }
     let filters = 4 * problem.k_c * problem.m_c * problem.taps[0].len() * problem.taps[1].len();
     let start = STARTS[usize::from(filters > NEAR_BYTES)];
     let cost = |cuts: &[Vec<usize>; 2]| cost(problem, cuts, tile, start);

@@ -26,9 +26,10 @@ struct Part {
     engine: Engine,
     /// The first float of the source that it looks at.
     src_start: usize,
-    /// Its packed filters, and whether no part before it has the same.
+    /// Its packed filters.
     packed: Range<usize>,
-    packs: bool,
+    /// How they are packed, where no part before it has the same.
+    packing: Option<String>,
     /// Its first block of the statistics.
     first_block: usize,
 }
@@ -43,16 +44,17 @@ impl Sum {
     pub fn with_engines(engines: Vec<(usize, Engine)>) -> Self {
         let mut sum = Sum { parts: Vec::with_capacity(engines.len()), packed_len: 0, band_len: 0, blocks: Vec::new() };
         for (src_start, engine) in engines {
-            let same = sum.parts.iter().find(|other| other.packs && other.engine.packing() == engine.packing());
-            let (packed, packs) = match same {
-                Some(other) => (other.packed.clone(), false),
-                None => (sum.packed_len..sum.packed_len + engine.packed_len(), true),
+            let packing = engine.packing();
+            let same = sum.parts.iter().find(|other| other.packing.as_ref() == Some(&packing));
+            let (packed, packing) = match same {
+                Some(other) => (other.packed.clone(), None),
+                None => (sum.packed_len..sum.packed_len + engine.packed_len(), Some(packing)),
             };
             sum.packed_len = sum.packed_len.max(packed.end.next_multiple_of(SLACK));
             sum.band_len = sum.band_len.max(engine.band_len().next_multiple_of(SLACK));
             let first_block = sum.blocks.len();
             sum.blocks.extend(engine.stat_blocks());
-            sum.parts.push(Part { engine, src_start, packed, packs, first_block });
+            sum.parts.push(Part { engine, src_start, packed, packing, first_block });
         }
         sum
     }
@@ -64,8 +66,7 @@ impl Sum {
 
     /// How the filters are packed.
     pub fn packing(&self) -> String {
-        let packed = self.parts.iter().filter(|part| part.packs);
-        packed.map(|part| part.engine.packing()).collect::<Vec<_>>().join(" ")
+        self.parts.iter().filter_map(|part| part.packing.as_deref()).collect::<Vec<_>>().join(" ")
     }
 
     /// Floats of the packed filters.
@@ -77,7 +78,7 @@ impl Sum {
     pub fn pack(&self, team: &Team, w: &[f32], packed: &mut [f32]) {
         let packed = DisjointMut::new(&mut packed[..self.packed_len]);
         team.run(|index, count| {
-            for p in self.parts.iter().filter(|p| p.packs) {
+            for p in self.parts.iter().filter(|p| p.packing.is_some()) {
                 // SAFETY: parts that pack have filters of their own.
                 let own = unsafe { DisjointMut::new(packed.slice_mut(p.packed.clone())) };
                 part(p.engine.pack_tasks(), index, count).for_each(|task| p.engine.pack_task(task, w, own));

@@ -32,7 +32,8 @@ pub use coco_eval::{
     VocInterpolation, confusion_matrix, evaluate_coco, iou_xywh, read_detections, read_instances, voc_ap,
 };
 pub use faults::{Fault, FaultKind, Repair};
-pub use nms::{NmsOptions, ScoredBox, Suppression, iou_xyxy, nms, postprocess};
+pub(crate) use nms::greedy;
+pub use nms::{NmsOptions, ScoredBox, Suppression, area, iou_xyxy, nms, postprocess};
 pub use plots::{plot_confusion, plot_f1, plot_precision_recall};
 pub use read::{open_annotations, recognise_annotations};
 pub use write::{Loss, Written, write_annotations};

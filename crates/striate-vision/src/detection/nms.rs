@@ -65,7 +65,8 @@ pub struct ScoredBox {
     pub score: f32,
 }
 
-fn area([x1, y1, x2, y2]: [f32; 4]) -> f32 {
+/// Width times height of a box `[x1, y1, x2, y2]`.
+pub fn area([x1, y1, x2, y2]: [f32; 4]) -> f32 {
     (x2 - x1) * (y2 - y1)
 }
 
@@ -122,25 +123,39 @@ fn meets(a: &ScoredBox, b: &ScoredBox, options: &NmsOptions) -> bool {
     options.agnostic || a.class == b.class
 }
 
-/// A candidate stays unless a box that stayed before it is too near: the greedy rule, without a table of all pairs.
-fn keep_hard(candidates: &[ScoredBox], options: &NmsOptions) -> Vec<ScoredBox> {
-    let mut kept: Vec<ScoredBox> = Vec::new();
+/// The greedy rule, without a table of all pairs: of the candidates in their order, those that no candidate kept before them suppresses, until
+/// there are `most`. `suppresses` gets the kept one first.
+pub(crate) fn greedy(
+    candidates: impl IntoIterator<Item = usize>,
+    most: usize,
+    suppresses: impl Fn(usize, usize) -> bool,
+) -> Vec<usize> {
+    let mut kept: Vec<usize> = Vec::new();
     for candidate in candidates {
-        if kept.len() == options.max_detections {
+        if kept.len() == most {
             break;
         }
-        let overlap = |other: &ScoredBox| {
-            let iou = iou_xyxy(other.xyxy, candidate.xyxy);
-            match options.suppression {
-                Suppression::Diou => iou - center_distance(other.xyxy, candidate.xyxy),
-                _ => iou,
-            }
-        };
-        if !kept.iter().any(|other| meets(other, candidate, options) && overlap(other) > options.iou) {
-            kept.push(*candidate);
+        if !kept.iter().any(|&better| suppresses(better, candidate)) {
+            kept.push(candidate);
         }
     }
     kept
+}
+
+/// A candidate stays unless a box that stayed before it is too near.
+fn keep_hard(candidates: &[ScoredBox], options: &NmsOptions) -> Vec<ScoredBox> {
+    let overlap = |a: &ScoredBox, b: &ScoredBox| {
+        let iou = iou_xyxy(a.xyxy, b.xyxy);
+        match options.suppression {
+            Suppression::Diou => iou - center_distance(a.xyxy, b.xyxy),
+            _ => iou,
+        }
+    };
+    let kept = greedy(0..candidates.len(), options.max_detections, |better, candidate| {
+        let (better, candidate) = (&candidates[better], &candidates[candidate]);
+        meets(better, candidate, options) && overlap(better, candidate) > options.iou
+    });
+    kept.into_iter().map(|at| candidates[at]).collect()
 }
 
 /// Takes the best box that is left, and lowers the scores of those around it.

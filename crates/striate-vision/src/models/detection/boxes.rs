@@ -1,6 +1,8 @@
 //! Boxes on the host: how they are coded beside an anchor, clipped, compared and sorted out. All in f32 and in the order in which
 //! torchvision computes, so that its numbers come out.
 
+use crate::detection::{greedy, iou_xyxy};
+
 /// Corners x1, y1, x2, y2 in pixels; x to the right, y down.
 pub type Corners = [f32; 4];
 
@@ -94,18 +96,6 @@ pub fn is_at_least(side: f32, [x1, y1, x2, y2]: Corners) -> bool {
     x2 - x1 >= side && y2 - y1 >= side
 }
 
-/// Width times height.
-pub fn area([x1, y1, x2, y2]: Corners) -> f32 {
-    (x2 - x1) * (y2 - y1)
-}
-
-/// What two boxes have in common, over what both cover; NaN where both are empty.
-pub fn iou(a: Corners, b: Corners) -> f32 {
-    let side = |axis: usize| (a[axis + 2].min(b[axis + 2]) - a[axis].max(b[axis])).max(0.0);
-    let common = side(0) * side(1);
-    common / (area(a) + area(b) - common)
-}
-
 /// Positions of scores, the best first; of equals, and of those that cannot be compared, the one that stands first.
 fn descending(scores: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
@@ -116,14 +106,11 @@ fn descending(scores: &[f32]) -> Vec<usize> {
 /// Non-maximum suppression: the boxes in the order of their scores, without those that overlap a better one that is kept by more
 /// than the threshold. Positions, the best first.
 pub fn nms(boxes: &[Corners], scores: &[f32], iou_threshold: f64) -> Vec<usize> {
-    let mut kept: Vec<usize> = Vec::new();
-    for candidate in descending(scores) {
-        let overlaps = |&better: &usize| f64::from(iou(boxes[better], boxes[candidate])) > iou_threshold;
-        if !kept.iter().any(overlaps) {
-            kept.push(candidate);
-        }
-    }
-    kept
+    greedy(descending(scores), usize::MAX, |better, candidate| overlap_more(boxes, iou_threshold, better, candidate))
+}
+
+fn overlap_more(boxes: &[Corners], threshold: f64, better: usize, candidate: usize) -> bool {
+    f64::from(iou_xyxy(boxes[better], boxes[candidate])) > threshold
 }
 
 /// From so many numbers on, torchvision suppresses group by group on the CPU.
@@ -141,14 +128,12 @@ pub fn batched_nms(boxes: &[Corners], scores: &[f32], groups: &[usize], iou_thre
         return nms(&moved, scores, iou_threshold);
     }
     let order = descending(scores);
-    let mut kept = vec![false; boxes.len()];
     let mut by_group = std::collections::BTreeMap::<usize, Vec<usize>>::new();
-    for &index in &order {
-        let better = by_group.entry(groups[index]).or_default();
-        if better.iter().all(|&other| f64::from(iou(boxes[other], boxes[index])) <= iou_threshold) {
-            better.push(index);
-            kept[index] = true;
-        }
+    order.iter().for_each(|&index| by_group.entry(groups[index]).or_default().push(index));
+    let mut kept = vec![false; boxes.len()];
+    for group in by_group.into_values() {
+        let of_group = greedy(group, usize::MAX, |better, other| overlap_more(boxes, iou_threshold, better, other));
+        of_group.into_iter().for_each(|index| kept[index] = true);
     }
     order.into_iter().filter(|&index| kept[index]).collect()
 }

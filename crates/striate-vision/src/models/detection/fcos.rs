@@ -4,7 +4,9 @@
 use super::anchors::AnchorGenerator;
 use super::boxes::{SideCoder, clip_to, logit_below, sigmoid};
 use super::detector::{DetectionNet, Detections, Frame, RawHeads, detection_module};
-use super::heads::{LevelCandidates, Selection, all_rows, by_picture, four, on_each, sizes_of};
+use super::heads::{
+    BothHeads, ClassificationHead, LevelCandidates, Selection, all_rows, by_picture, four, on_each, sizes_of,
+};
 use super::losses;
 use super::picture::PictureTransform;
 use super::pyramid::{BackboneWithFpn, LastLevel, ResNetPyramid, WIDTH};
@@ -16,23 +18,8 @@ use striate_nn::{Conv2d, GroupNorm, Module, Path, ReLU, visit_fields};
 
 /// Convolutions in front of each head.
 const DEPTH: usize = 4;
-
-/// Convolutions, and one to the classes.
-struct ClassificationHead {
-    conv: Net,
-    cls_logits: Conv2d,
-}
-
-impl Module for ClassificationHead {
-    #[track_caller]
-    fn forward(&self, x: &Tensor) -> Tensor {
-        self.cls_logits.call(&self.conv.call(x))
-    }
-    visit_fields!(conv, cls_logits);
-    fn class_name(&self) -> String {
-        "FCOSClassificationHead".to_owned()
-    }
-}
+/// What torchvision's names of the heads begin with.
+const FAMILY: &str = "FCOS";
 
 /// Convolutions, one to the sides, and one to how near the centre is.
 struct RegressionHead {
@@ -64,23 +51,7 @@ impl Module for RegressionHead {
     }
 }
 
-/// Both heads.
-struct Head {
-    classification_head: ClassificationHead,
-    regression_head: RegressionHead,
-}
-
-impl Module for Head {
-    /// The classes of one level.
-    #[track_caller]
-    fn forward(&self, x: &Tensor) -> Tensor {
-        self.classification_head.call(x)
-    }
-    visit_fields!(classification_head, regression_head);
-    fn class_name(&self) -> String {
-        "FCOSHead".to_owned()
-    }
-}
+type Head = BothHeads<ClassificationHead, RegressionHead>;
 
 /// A detector of this kind.
 struct Fcos {
@@ -163,8 +134,9 @@ pub(super) fn fcos_resnet50_fpn(shape: DetectorShape) -> Box<dyn DetectionNet> {
     Box::new(Fcos {
         backbone: BackboneWithFpn::resnet50(3, pyramid),
         head: Head {
-            classification_head: ClassificationHead { conv: row(), cls_logits: values(shape.classes) },
+            classification_head: ClassificationHead { conv: row(), cls_logits: values(shape.classes), family: FAMILY },
             regression_head: RegressionHead { conv: row(), bbox_reg: values(4), bbox_ctrness: values(1) },
+            family: FAMILY,
         },
         anchors: AnchorGenerator::new([8.0, 16.0, 32.0, 64.0, 128.0].map(|size| vec![size]).to_vec(), vec![1.0]),
         transform: PictureTransform::shorter(800, 1333),

@@ -2,8 +2,48 @@
 
 use super::boxes::{Corners, batched_nms, best};
 use super::detector::Detections;
+use crate::models::parts::Net;
 use striate_graph::{Array, Tensor};
-use striate_nn::Module;
+use striate_nn::{Conv2d, Module, visit_fields};
+
+/// Convolutions, and one to the classes of all anchors of a pixel.
+pub(super) struct ClassificationHead {
+    pub conv: Net,
+    pub cls_logits: Conv2d,
+    /// What torchvision's names of the heads begin with.
+    pub family: &'static str,
+}
+
+impl Module for ClassificationHead {
+    #[track_caller]
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.cls_logits.call(&self.conv.call(x))
+    }
+    visit_fields!(conv, cls_logits);
+    fn class_name(&self) -> String {
+        format!("{}ClassificationHead", self.family)
+    }
+}
+
+/// Both heads of a one-stage detector: what it is, and where.
+pub(super) struct BothHeads<C, R> {
+    pub classification_head: C,
+    pub regression_head: R,
+    /// What torchvision's names of the heads begin with.
+    pub family: &'static str,
+}
+
+impl<C: Module, R: Module> Module for BothHeads<C, R> {
+    /// The classes of one level.
+    #[track_caller]
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.classification_head.call(x)
+    }
+    visit_fields!(classification_head, regression_head);
+    fn class_name(&self) -> String {
+        format!("{}Head", self.family)
+    }
+}
 
 /// `[N, A * K, H, W]`, K values for each of A anchors of a pixel, as rows `[N, H * W * A, K]`.
 #[track_caller]

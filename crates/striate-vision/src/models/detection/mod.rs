@@ -36,7 +36,7 @@ mod start;
 mod targets;
 
 pub use anchors::{AnchorGenerator, DefaultBoxGenerator};
-pub use boxes::{BoxCoder, Corners, SideCoder, area, batched_nms, clip_to, iou, is_at_least, nms, resize_box};
+pub use boxes::{BoxCoder, Corners, SideCoder, batched_nms, clip_to, is_at_least, nms, resize_box};
 pub use detector::{DetectError, DetectionNet, Detections, Detector, Frame, RawHeads};
 pub use picture::{PictureSize, PictureTransform, picture_array};
 pub use pyramid::{FeaturePyramidNetwork, LastLevel};

@@ -1,10 +1,11 @@
 //! What two-stage detectors do between their stages, as host functions of the graph: which boxes the second stage looks at, and on
 //! which level of the pyramid. Numbers of boxes are padded to a declared maximum, so that all shapes are static.
 
-use super::boxes::{BoxCoder, Corners, area, batched_nms, best, clip_to, is_at_least, sigmoid};
+use super::boxes::{BoxCoder, Corners, batched_nms, best, clip_to, is_at_least, sigmoid};
 use super::detector::Detections;
 use super::heads::{Candidates, Selection, by_picture, four};
 use super::ssd::softmax;
+use crate::detection::area;
 use std::sync::{Arc, Once};
 use striate_graph::{Array, DType, RoiAlignSpec, Shape, Tensor, register_host_function};
 

@@ -4,7 +4,9 @@
 use super::anchors::AnchorGenerator;
 use super::boxes::{BoxCoder, clip_to, logit_below, sigmoid};
 use super::detector::{DetectionNet, Detections, Frame, RawHeads, detection_module};
-use super::heads::{LevelCandidates, Selection, all_rows, by_picture, four, on_each, sizes_of};
+use super::heads::{
+    BothHeads, ClassificationHead, LevelCandidates, Selection, all_rows, by_picture, four, on_each, sizes_of,
+};
 use super::losses::{self, BoxLoss};
 use super::picture::PictureTransform;
 use super::pyramid::{BackboneWithFpn, LastLevel, ResNetPyramid, WIDTH};
@@ -17,23 +19,8 @@ use striate_nn::{Conv2d, Conv2dNormActivation, GroupNorm, Module, Path, visit_fi
 const CODER: BoxCoder = BoxCoder::new([1.0; 4]);
 /// Convolutions in front of each head.
 const DEPTH: usize = 4;
-
-/// Convolutions, and one to the values of all anchors of a pixel.
-struct ClassificationHead {
-    conv: Net,
-    cls_logits: Conv2d,
-}
-
-impl Module for ClassificationHead {
-    #[track_caller]
-    fn forward(&self, x: &Tensor) -> Tensor {
-        self.cls_logits.call(&self.conv.call(x))
-    }
-    visit_fields!(conv, cls_logits);
-    fn class_name(&self) -> String {
-        "RetinaNetClassificationHead".to_owned()
-    }
-}
+/// What torchvision's names of the heads begin with.
+const FAMILY: &str = "RetinaNet";
 
 /// Convolutions, and one to the offsets of all anchors of a pixel.
 struct RegressionHead {
@@ -52,23 +39,7 @@ impl Module for RegressionHead {
     }
 }
 
-/// Both heads.
-struct Head {
-    classification_head: ClassificationHead,
-    regression_head: RegressionHead,
-}
-
-impl Module for Head {
-    /// The classes of one level.
-    #[track_caller]
-    fn forward(&self, x: &Tensor) -> Tensor {
-        self.classification_head.call(x)
-    }
-    visit_fields!(classification_head, regression_head);
-    fn class_name(&self) -> String {
-        "RetinaNetHead".to_owned()
-    }
-}
+type Head = BothHeads<ClassificationHead, RegressionHead>;
 
 /// A detector of this kind.
 struct RetinaNet {
@@ -100,8 +71,9 @@ impl RetinaNet {
         RetinaNet {
             backbone,
             head: Head {
-                classification_head: ClassificationHead { conv: row(), cls_logits: values(classes) },
+                classification_head: ClassificationHead { conv: row(), cls_logits: values(classes), family: FAMILY },
                 regression_head: RegressionHead { conv: row(), bbox_reg: values(4) },
+                family: FAMILY,
             },
             anchors,
             transform: PictureTransform::shorter(800, 1333),

@@ -3,7 +3,7 @@
 use super::anchors::DefaultBoxGenerator;
 use super::boxes::{BoxCoder, best, clip_to};
 use super::detector::{DetectionNet, Detections, Frame, RawHeads, detection_module};
-use super::heads::{Candidates, Selection, all_rows, by_picture, four, sizes_of};
+use super::heads::{BothHeads, Candidates, Selection, all_rows, by_picture, four, sizes_of};
 use super::losses;
 use super::picture::PictureTransform;
 use super::registry::DetectorShape;
@@ -60,23 +60,8 @@ impl Module for ScoringHead {
 }
 display_module!(ScoringHead);
 
-/// Both heads.
-pub(super) struct SsdHead {
-    pub classification_head: ScoringHead,
-    pub regression_head: ScoringHead,
-}
-
-impl Module for SsdHead {
-    /// The classes of the finest map alone.
-    #[track_caller]
-    fn forward(&self, x: &Tensor) -> Tensor {
-        self.classification_head.call(x)
-    }
-    visit_fields!(classification_head, regression_head);
-    fn class_name(&self) -> String {
-        "SSDHead".to_owned()
-    }
-}
+/// Classes and offsets of all maps.
+pub(super) type SsdHead = BothHeads<ScoringHead, ScoringHead>;
 
 /// A detector of this kind.
 pub(super) struct Ssd {
@@ -244,7 +229,7 @@ pub(super) fn ssd300_vgg16(shape: DetectorShape) -> Box<dyn DetectionNet> {
         ScoringHead::new(convs.collect(), columns)
     };
     Box::new(Ssd {
-        head: SsdHead { classification_head: head(shape.classes), regression_head: head(4) },
+        head: SsdHead { classification_head: head(shape.classes), regression_head: head(4), family: "SSD" },
         backbone: Box::new(VggMaps::new(3)),
         boxes,
         // Values up to 255 less their mean: VGG's weights come from Caffe.

@@ -84,7 +84,7 @@ pub(super) fn ssdlite320_mobilenet_v3_large(shape: DetectorShape) -> Box<dyn Det
         ScoringHead::new(blocks.collect(), columns)
     };
     Box::new(Ssd {
-        head: SsdHead { classification_head: head(shape.classes), regression_head: head(4) },
+        head: SsdHead { classification_head: head(shape.classes), regression_head: head(4), family: "SSD" },
         backbone: Box::new(backbone),
         boxes,
         transform: PictureTransform::square(320, [0.5; 3], [0.5; 3]),

@@ -1,7 +1,8 @@
 //! Which anchor is to find which object: target assignment as a host function of a training graph.
 
-use super::boxes::{BoxCoder, Corners, SideCoder, area, iou};
+use super::boxes::{BoxCoder, Corners, SideCoder};
 use super::heads::{by_picture, four};
+use crate::detection::{area, iou_xyxy};
 use std::sync::{Arc, Once};
 use striate_graph::{Array, DType, Shape, Tensor, register_host_function};
 
@@ -188,13 +189,13 @@ fn match_anchors(matching: Matching, objects: &[Corners], anchors: &[Corners], l
 
 /// The object that an anchor overlaps most, of equals the first, and by how much.
 fn most_overlapped(objects: &[Corners], anchor: Corners) -> (usize, f32) {
-    let overlaps = objects.iter().map(|object| iou(*object, anchor)).enumerate();
+    let overlaps = objects.iter().map(|object| iou_xyxy(*object, anchor)).enumerate();
     overlaps.reduce(|best, next| if next.1 > best.1 { next } else { best }).unwrap_or((0, 0.0))
 }
 
 /// By how much the anchor that overlaps an object most does so, and which is the first of them.
 fn most_overlapping(object: Corners, anchors: &[Corners]) -> (usize, f32) {
-    let overlaps = anchors.iter().map(|anchor| iou(object, *anchor)).enumerate();
+    let overlaps = anchors.iter().map(|anchor| iou_xyxy(object, *anchor)).enumerate();
     overlaps.reduce(|best, next| if next.1 > best.1 { next } else { best }).unwrap_or((0, 0.0))
 }
 
@@ -210,7 +211,7 @@ fn by_overlap(objects: &[Corners], anchors: &[Corners], high: f64, low: f64) -> 
     let best: Vec<f32> = objects.iter().map(|object| most_overlapping(*object, anchors).1).collect();
     let of_anchor = |anchor: &Corners| {
         let found = most_overlapped(objects, *anchor);
-        let is_best = objects.iter().zip(&best).any(|(object, best)| iou(*object, *anchor) == *best);
+        let is_best = objects.iter().zip(&best).any(|(object, best)| iou_xyxy(*object, *anchor) == *best);
         if is_best { Match::Object(found.0) } else { judged(found, high, low) }
     };
     anchors.iter().map(of_anchor).collect()
