@@ -13,7 +13,7 @@ options=()
 for name in "${@:-corpus}"; do
   test=$(cargo test --target "$host" -p striate-io --test "$name" --no-run --message-format=json |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -1)
-  (cd crates/striate-io && LLVM_PROFILE_FILE="$profile/%p-%m.profraw" "$OLDPWD/${test#"$PWD"/}")
+  (cd crates/striate-io && LLVM_PROFILE_FILE="$profile/%p-%m.profraw" "$test")
   options+=(-object "$test")
 done
 "${bin}llvm-profdata" merge -sparse "$profile"/*.profraw -o "$profile/all"

@@ -261,8 +261,7 @@ pub(crate) fn read<R: Read>(mut file: Input<'_, R>) -> Result<(u64, Checkpoint)>
     }
     let length = u64::from(word(16)) | u64::from(word(20)) << 32;
     if length > MAX_HEADER {
-        let what = "the header".into();
-        return Err(Error::TooLarge { path: path.into(), what, value: length, limit: MAX_HEADER });
+        return Err(Error::too_large(path, "the header", length, MAX_HEADER));
     }
     let header = take(&mut file, &mut crc, length, "the header")?;
     check_crc(path, "the header", word(12), crc32fast::hash(&header))?;
@@ -300,7 +299,7 @@ fn check_crc(path: &Path, what: &str, stored: u32, computed: u32) -> Result<()> 
     if stored == computed {
         return Ok(());
     }
-    Err(Error::Checksum { path: path.into(), what: what.into(), stored, computed })
+    Err(Error::checksum(path, what, stored, computed))
 }
 
 fn parse_header(header: &Value) -> Result<(u64, Vec<Entry>), String> {

@@ -146,7 +146,7 @@ fn list(errors: &[Error]) -> String {
     errors.iter().map(|e| format!("\n  {e}")).collect()
 }
 
-/// One problem on one line; more below each other, up to a number that a person reads.
+/// All of it on one line, as every message about a file, up to a number that a person reads.
 fn nodes(problems: &[String]) -> String {
     const MOST: usize = 100;
     match problems {
@@ -154,9 +154,8 @@ fn nodes(problems: &[String]) -> String {
         [problem] => problem.clone(),
         all => {
             let rest = all.len().saturating_sub(MOST);
-            let lines: String = all.iter().take(MOST).map(|problem| format!("\n  {problem}")).collect();
-            let more = if rest > 0 { format!("\n  and {rest} more") } else { String::new() };
-            format!("{} nodes cannot be used:{lines}{more}", all.len())
+            let more = if rest > 0 { format!("; and {rest} more") } else { String::new() };
+            format!("{} nodes cannot be used: {}{more}", all.len(), all[..all.len() - rest].join("; "))
         }
     }
 }
@@ -191,6 +190,18 @@ impl Error {
     pub(crate) fn too_large(path: &Path, what: impl Into<String>, value: u64, limit: u64) -> Error {
         Error::TooLarge { path: path.into(), what: printable(&what.into()), value, limit }
     }
+
+    pub(crate) fn truncated(path: &Path, what: impl Into<String>, needed: u64, left: u64) -> Error {
+        Error::Truncated { path: path.into(), what: printable(&what.into()), needed, left }
+    }
+
+    pub(crate) fn checksum(path: &Path, what: impl Into<String>, stored: u32, computed: u32) -> Error {
+        Error::Checksum { path: path.into(), what: printable(&what.into()), stored, computed }
+    }
+
+    pub(crate) fn nodes(path: &Path, problems: &[String]) -> Error {
+        Error::Nodes { path: path.into(), problems: problems.iter().map(|problem| printable(problem)).collect() }
+    }
 }
 
 /// Text out of a file, fit for one line of a message: control characters escaped, cut where it is too long.
@@ -222,6 +233,15 @@ mod tests {
         assert_eq!(printable("layer1.0.conv1.weight é"), "layer1.0.conv1.weight é");
         assert_eq!(printable("a\nerror: b\u{1b}[31m"), "a\\nerror: b\\u{1b}[31m");
         assert!(printable(&"x".repeat(1 << 20)).len() < 410);
-        assert!(!Error::array(Path::new("f"), "a\r\nb", "c\0d").to_string().chars().any(char::is_control));
+        let (f, name) = (Path::new("f"), "a\r\n\u{7f}b");
+        let errors = [
+            Error::array(f, name, "c\0d"),
+            Error::truncated(f, name, 2, 1),
+            Error::checksum(f, name, 2, 1),
+            Error::nodes(f, &vec![name.to_owned(); 200]),
+        ];
+        for error in errors {
+            assert!(!error.to_string().chars().any(char::is_control), "{error}");
+        }
     }
 }

@@ -33,8 +33,7 @@ impl<R: Read> Input<'_, R> {
     /// The next `length` bytes; `what` names them in the error if the file is shorter.
     pub(crate) fn take(&mut self, length: u64, what: &str) -> Result<Vec<u8>> {
         if length > self.left {
-            let (path, what) = (self.path.into(), what.into());
-            return Err(Error::Truncated { path, what, needed: length, left: self.left });
+            return Err(Error::truncated(self.path, what, length, self.left));
         }
         let mut bytes = Vec::new();
         let reserved = usize::try_from(length).map(|length| bytes.try_reserve_exact(length));
@@ -43,8 +42,7 @@ impl<R: Read> Input<'_, R> {
         }
         self.reader.by_ref().take(length).read_to_end(&mut bytes).map_err(Error::io(self.path, "read"))?;
         if bytes.len() as u64 != length {
-            let (path, what) = (self.path.into(), what.into());
-            return Err(Error::Truncated { path, what, needed: length, left: bytes.len() as u64 });
+            return Err(Error::truncated(self.path, what, length, bytes.len() as u64));
         }
         self.left -= length;
         Ok(bytes)

@@ -50,8 +50,7 @@ pub(crate) fn read<R: Read>(mut input: Input<'_, R>) -> Result<Array> {
         _ => return Err(Error::malformed(path, "npy", format!("version {major}.{minor}, known are 1.0, 2.0 and 3.0"))),
     };
     if length > MAX_HEADER {
-        let what = "the header's length".into();
-        return Err(Error::TooLarge { path: path.into(), what, value: length, limit: MAX_HEADER });
+        return Err(Error::too_large(path, "the header's length", length, MAX_HEADER));
     }
     let header = input.take(length, "the header")?;
     let header = String::from_utf8(header).map_err(|_| Error::malformed(path, "npy header", "is not text"))?;
@@ -237,9 +236,8 @@ pub(crate) fn header(path: &Path, array: &Array) -> Result<Vec<u8>> {
         DType::U8 => "|u1",
         DType::Bool => "|b1",
         DType::BF16 => {
-            let what = "bfloat16 in .npy".into();
-            let instead = "NumPy has no such type; cast to float32 first (`striate convert --dtype f32`)".into();
-            return Err(Error::Unsupported { path: path.into(), what, instead });
+            let instead = "NumPy has no such type; cast to float32 first (`striate convert --dtype f32`)";
+            return Err(Error::unsupported(path, "bfloat16 in .npy", instead));
         }
     };
     let shape = match array.shape().dims() {
@@ -253,8 +251,7 @@ pub(crate) fn header(path: &Path, array: &Array) -> Result<Vec<u8>> {
     let before = MAGIC.len() + 4;
     let length = (before + dictionary.len() + room + 2).next_multiple_of(64) - before;
     if length as u64 > MAX_HEADER {
-        let what = "the header".into();
-        return Err(Error::TooLarge { path: path.into(), what, value: length as u64, limit: MAX_HEADER });
+        return Err(Error::too_large(path, "the header", length as u64, MAX_HEADER));
     }
     let mut bytes = MAGIC.to_vec();
     bytes.extend([1, 0]);

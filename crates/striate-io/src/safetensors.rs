@@ -66,16 +66,15 @@ pub(crate) fn read<R: Read>(mut input: Input<'_, R>) -> Result<Safetensors> {
     let path = input.path;
     let length = u64::from_le_bytes(input.array("the length of the header")?);
     if length > MAX_HEADER {
-        let what = "the header's length (the first 8 bytes; is this a safetensors file?)".into();
-        return Err(Error::TooLarge { path: path.into(), what, value: length, limit: MAX_HEADER });
+        let what = "the header's length (the first 8 bytes; is this a safetensors file?)";
+        return Err(Error::too_large(path, what, length, MAX_HEADER));
     }
     let header = input.take(length, "the header")?;
     check_keys(path, &header)?;
     let header = parse_header(path, &header)?;
     let count = header.tensors().len() as u64;
     if count > MAX_ARRAYS {
-        let what = "the number of arrays".into();
-        return Err(Error::TooLarge { path: path.into(), what, value: count, limit: MAX_ARRAYS });
+        return Err(Error::too_large(path, "the number of arrays", count, MAX_ARRAYS));
     }
     if header.data_len() as u64 != input.left {
         let why = format!("the header declares {} bytes of data, the file has {}", header.data_len(), input.left);
@@ -299,7 +298,7 @@ impl Layout {
             [("the header", header.len() as u64, MAX_HEADER), ("the number of arrays", named.len() as u64, MAX_ARRAYS)]
         {
             if value > limit {
-                return Err(Error::TooLarge { path: path.into(), what: what.into(), value, limit });
+                return Err(Error::too_large(path, what, value, limit));
             }
         }
         let arrays = order.into_iter().map(|key| named[key].clone()).collect();

@@ -3,7 +3,6 @@
 //! The central directory counts. Where a local header says otherwise, where members overlap or share a name, or where a name leads out
 //! of the archive, two readers could see two different files: such archives are refused.
 
-use crate::error::printable;
 use crate::input::{Input, ReadSeek};
 use crate::{Error, Result};
 use std::collections::HashSet;
@@ -255,8 +254,7 @@ impl<'a, R: ReadSeek> Archive<'a, R> {
         }
         let computed = crc32fast::hash(&bytes);
         if computed != member.crc {
-            let what = format!("member {}", printable(&member.name));
-            return Err(Error::Checksum { path: path.into(), what, stored: member.crc, computed });
+            return Err(Error::checksum(path, format!("member {}", member.name), member.crc, computed));
         }
         Ok(bytes)
     }

@@ -210,12 +210,7 @@ fn build(
         check_op(path, index, &op, &graph.parameters)?;
         if node.shape.numel() > MOST_ELEMENTS {
             let what = format!("number of elements of node %{index}");
-            return Err(Error::TooLarge {
-                path: path.into(),
-                what,
-                value: node.shape.numel() as u64,
-                limit: MOST_ELEMENTS as u64,
-            });
+            return Err(Error::too_large(path, what, node.shape.numel() as u64, MOST_ELEMENTS as u64));
         }
         let inputs = node.inputs.into_iter().map(NodeId).collect();
         let origin = Origin { layer: node.layer.into(), at };
@@ -261,11 +256,11 @@ fn check_op(path: &Path, index: usize, op: &Op, cells: &[Parameter]) -> Result<(
         Op::HostCall { name, backward, .. } => {
             let missing = std::iter::once(name).chain(backward).find(|name| host_function(name).is_none());
             match missing {
-                Some(name) => Err(Error::Unsupported {
-                    path: path.into(),
-                    what: format!("the Rust function `{name}`, which node %{index} calls,"),
-                    instead: "register it with register_host_function before reading the graph".into(),
-                }),
+                Some(name) => {
+                    let what = format!("the Rust function `{name}`, which node %{index} calls,");
+                    let instead = "register it with register_host_function before reading the graph";
+                    Err(Error::unsupported(path, what, instead))
+                }
                 None => Ok(()),
             }
         }

@@ -26,8 +26,7 @@ pub fn read_proto(path: &Path) -> Result<ModelProto> {
 pub(crate) fn read_model<R: Read>(mut input: Input<'_, R>) -> Result<ModelProto> {
     let path = input.path;
     if input.left > MAX_BYTES {
-        let what = "the file's size".into();
-        return Err(Error::TooLarge { path: path.into(), what, value: input.left, limit: MAX_BYTES });
+        return Err(Error::too_large(path, "the file's size", input.left, MAX_BYTES));
     }
     let bytes = input.take(input.left, "the file")?;
     parse_proto(bytes.into(), path)

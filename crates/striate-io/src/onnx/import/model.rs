@@ -122,7 +122,7 @@ impl OnnxModel {
         fold(&mut model, data);
         let mut cells: Vec<Parameter> = Vec::new();
         let mut seen = HashSet::new();
-        for name in model.nodes.iter().flat_map(|node| &node.input) {
+        for name in model.nodes.iter().flat_map(|node| &node.input).chain(&model.outputs) {
             if let Some(Initial::Cell(cell)) = model.initial.get(name)
                 && seen.insert(cell.id())
             {
@@ -234,10 +234,7 @@ impl OnnxModel {
     }
 
     pub(super) fn refuse(&self, problems: Vec<String>) -> Error {
-        Error::Nodes {
-            path: self.path.clone(),
-            problems: problems.iter().map(|p| crate::error::printable(p)).collect(),
-        }
+        Error::nodes(&self.path, &problems)
     }
 
     /// The function of the model that a node calls.

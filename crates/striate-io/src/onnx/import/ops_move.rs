@@ -165,12 +165,18 @@ fn constant_of_shape(call: &mut Call) -> Answer {
     Ok(call.trace.constant(value.reshape(Shape::default())?).expand(shape).into())
 }
 
+/// The file alone says how far a range goes, so it has a limit.
+const MOST_COUNTED: f64 = (1 << 22) as f64;
+
 fn range(call: &mut Call) -> Answer {
     let dtype = call.input(0)?.dtype();
     let [start, limit, delta] = [call.number(0)?, call.number(1)?, call.number(2)?];
     let count = ((limit - start) / delta).ceil().max(0.0);
-    if count.is_nan() || count > f64::from(1 << 28) {
-        return Err(format!("a range from {start} to {limit} by {delta} has {count} elements").into());
+    if count.is_nan() || count > MOST_COUNTED {
+        return Err(format!(
+            "a range from {start} to {limit} by {delta} has {count} elements, at most {MOST_COUNTED} are made"
+        )
+        .into());
     }
     let values: Vec<f64> = (0..count as usize).map(|index| start + index as f64 * delta).collect();
     Ok(Array::from_f64([values.len()], &values, dtype)?.into())
@@ -180,7 +186,7 @@ fn range(call: &mut Call) -> Answer {
 fn blocks(call: &Call, x: &Tensor) -> Result<(usize, [usize; 4]), Halt> {
     let size = size_of(call.attributes.int("blocksize", 0))?;
     match x.shape()[..] {
-        [n, c, h, w] if size > 0 => Ok((size, [n, c, h, w])),
+        [n, c, h, w] if (1..=1 << 16).contains(&size) => Ok((size, [n, c, h, w])),
         _ => Err(format!("blocks of {size} in an input of shape {}", x.shape()).into()),
     }
 }

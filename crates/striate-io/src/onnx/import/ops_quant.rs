@@ -181,7 +181,7 @@ fn conv_integer(call: &mut Call) -> Answer {
 
 fn quantized_conv(call: &mut Call) -> Answer {
     let (x, w, zero) = (call.input(0)?, call.input(3)?, call.input(7)?);
-    let channels_behind = x.shape().rank() - 1;
+    let channels_behind = x.shape().rank().saturating_sub(1);
     let (x, w) = (centred(&x, call.optional(2), 1), centred_weight(&w, call.optional(5)));
     let scale = factor(&call.input(1)?, 1) * factor(&call.input(4)?, channels_behind) / factor(&call.input(6)?, 1);
     let bias = call.optional(8);
@@ -189,7 +189,7 @@ fn quantized_conv(call: &mut Call) -> Answer {
     let sums = match bias {
         Some(bias) => {
             let channels = bias.shape().numel();
-            let column = [&[channels][..], &vec![1; channels_behind - 1]].concat();
+            let column = [&[channels][..], &vec![1; channels_behind.saturating_sub(1)]].concat();
             sums + bias.cast(DType::F64).reshape(column)
         }
         None => sums,

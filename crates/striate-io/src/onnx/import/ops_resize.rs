@@ -60,6 +60,10 @@ struct Axis {
     region: [f64; 2],
 }
 
+/// The file alone says how much is made of little, so tables of rows and of their weights have a limit.
+const MOST_ROWS: usize = 1 << 17;
+const MOST_WEIGHTS: usize = 1 << 22;
+
 /// Weights of one output element: the input's places, ascending, or nothing where the element lies outside of the region.
 type Row = Option<Vec<(usize, f64)>>;
 
@@ -290,6 +294,13 @@ fn resize(call: &mut Call) -> Answer {
     // Sums of whole numbers are taken as floats, as is usual.
     let exact = matches!(way.mode, Mode::Nearest(_)) && way.place != Place::CropAndResize;
     let wide = if exact || x.dtype().is_float() { x.clone() } else { x.cast(DType::F32) };
+    if let Some(long) = axes.iter().find(|axis| axis.output > MOST_ROWS) {
+        return Err(format!(
+            "axis {} resized to {}, at most {MOST_ROWS} are made in this mode",
+            long.axis, long.output
+        )
+        .into());
+    }
     let mut y = wide;
     for axis in axes.iter().filter(|axis| axis.output != axis.input || axis.scale != 1.0 || axis.region != [0.0, 1.0]) {
         let rows: Vec<Row> = (0..axis.output).map(|at| axis.row(&way, at)).collect();
@@ -339,8 +350,10 @@ fn along(call: &Call, x: &Tensor, axis: &Axis, rows: &[Row], way: &Way) -> Resul
         let places = call.trace.constant(Array::from_vec([rows.len()], places.collect::<Vec<i64>>())?);
         return beyond(call, x.index_select(axis.axis as isize, &places), axis, rows, way);
     }
-    if rows.len().saturating_mul(axis.input) > 1 << 28 {
-        return Err(format!("{} elements resized to {}", axis.input, rows.len()).into());
+    if rows.len().saturating_mul(axis.input) > MOST_WEIGHTS {
+        return Err(
+            format!("a table of {} x {} weights, at most {MOST_WEIGHTS} are made", rows.len(), axis.input).into()
+        );
     }
     let mut matrix = vec![0.0; rows.len() * axis.input];
     for (row, weights) in matrix.chunks_exact_mut(axis.input.max(1)).zip(rows) {
