@@ -21,11 +21,6 @@ def put(target, data):
         (folder / hashlib.sha1(data).hexdigest()[:16]).write_bytes(data)
 
 
-def graphs(value):
-    metadata = value.get("__metadata__", {})
-    return metadata.get("graph") if isinstance(metadata, dict) else None
-
-
 files = [f for pattern in ("crates/*/tests/fixtures/**/*", "target/tmp/hostile/*", *sys.argv[2:]) for f in ROOT.glob(pattern)]
 for file in sorted(f for f in files if f.is_file() and not f.is_symlink() and f.stat().st_size < 1 << 20):
     data = file.read_bytes()

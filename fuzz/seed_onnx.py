@@ -258,6 +258,26 @@ def quantised():
     put("QLinearConv", IMAGE, s, z, u8(2, 4, 3, 3), s, z, s, z, numpy.zeros(2, numpy.int32), kind=U)
 
 
+def chains():
+    """Activations as exporters take them apart."""
+    numbers = [numpy_helper.from_array(scalar(v), n) for n, v in (("half", 0.5), ("one", 1), ("root", 2**0.5), ("six", 6), ("three", 3), ("zero", 0))]
+
+    def chain(name, *steps):
+        nodes = [helper.make_node(operator, inputs.split(), [to], **more) for operator, inputs, to, more in steps]
+        write(name, nodes, [info("x", IMAGE)], [steps[-1][2]], numbers, 18)
+
+    chain("silu", ("Sigmoid", "x", "g", {}), ("Mul", "x g", "y", {}))
+    chain("hardswish", ("HardSigmoid", "x", "g", {"alpha": 1 / 6, "beta": 0.5}), ("Mul", "g x", "y", {}))
+    chain("hardswish", ("Add", "x three", "a", {}), ("Clip", "a zero six", "b", {}), ("Mul", "x b", "c", {}), ("Div", "c six", "y", {}))
+    chain("mish", ("Softplus", "x", "a", {}), ("Tanh", "a", "g", {}), ("Mul", "x g", "y", {}))
+    erf = (("Div", "x root", "a", {}), ("Erf", "a", "b", {}), ("Add", "b one", "c", {}))
+    chain("gelu", *erf, ("Mul", "x c", "d", {}), ("Mul", "d half", "y", {}))
+    chain("gelu", *erf, ("Mul", "x half", "d", {}), ("Mul", "c d", "y", {}))
+    for operator in ("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max"):
+        chain("number", (operator, "x six", "y", {}))
+        chain("number", (operator, "six x", "y", {}))
+
+
 def info(name, shape, kind=F):
     return helper.make_tensor_value_info(name, kind, shape)
 
@@ -291,10 +311,13 @@ def structures():
     ]
     cells = [numpy_helper.from_array(v, n) for v, n in ((f(4, 3, 3, 3), "w"), (f(5, 4), "m"), (f(5), "v"))]
     write("classifier", head, [info("x", ("N", 3, 8, 8))], ["y"], cells, 18)
+    plain = [*head[:3], helper.make_node("MatMul", ["c", "k"], ["e"]), helper.make_node("Add", ["e", "v"], ["y"])]
+    write("classifier", plain, [info("x", (1, 3, 8, 8))], ["y"], [cells[0], numpy_helper.from_array(f(4, 5), "k"), cells[2]], 18)
+    write("classifier", head[:3], [info("x", (None, None, None, None))], ["c"], cells[:1], 18)
     for kind in ("FLOAT16", "DOUBLE", "INT8", "INT16", "INT32", "INT64", "UINT8", "BOOL", "BFLOAT16"):
         typed = helper.make_tensor("t", getattr(TensorProto, kind), [3], [0, 1, 1])
         write("typed", [helper.make_node("Cast", ["t"], ["y"], to=F)], [], ["y"], [typed], 18)
 
 
-for family in (elementwise, windows, norms, reductions, matrices, indices, moves, samples, quantised, structures):
+for family in (elementwise, windows, norms, reductions, matrices, indices, moves, samples, quantised, chains, structures):
     family()

@@ -26,6 +26,7 @@ mod checkpoint;
 mod error;
 mod graph;
 mod input;
+mod names;
 mod npy;
 mod npz;
 pub mod onnx;
@@ -40,8 +41,9 @@ pub use checkpoint::{
 };
 pub use error::{Error, Result, printable};
 pub use graph::{parse_graph, read_graph, write_graph};
+pub use names::fit_names;
 pub use npy::{npy_bytes, parse_npy, read_npy, write_npy};
 pub use npz::{read_npz, write_npz};
 pub use pth::write_pth;
 pub use safetensors::{Safetensors, parse_safetensors, read_safetensors, safetensors_bytes, write_safetensors};
-pub use weights::{FileFormat, Weights, detect_format, fit_names, parse_weights, read_weights};
+pub use weights::{FileFormat, Weights, detect_format, parse_weights, read_weights};

@@ -52,7 +52,8 @@ impl OnnxModel {
             )
         };
         let head = self.head().ok_or_else(none)?;
-        let weight = self.cell(&head.weight).filter(|cell| cell.dtype() == DType::F32).ok_or_else(none)?.clone();
+        let takes = |cell: &&Parameter| cell.dtype() == DType::F32 && cell.shape().rank() > head.axis;
+        let weight = self.cell(&head.weight).filter(takes).ok_or_else(none)?.clone();
         let bias = head.bias.as_ref().and_then(|name| Some((name.clone(), self.cell(name)?.clone())));
         let mut shape = weight.shape().to_vec();
         let old = std::mem::replace(&mut shape[head.axis], classes);

@@ -166,7 +166,7 @@ fn constant_of_shape(call: &mut Call) -> Answer {
 }
 
 /// The file alone says how far a range goes, so it has a limit.
-const MOST_COUNTED: f64 = (1 << 22) as f64;
+const MOST_COUNTED: f64 = (1 << 20) as f64;
 
 fn range(call: &mut Call) -> Answer {
     let dtype = call.input(0)?.dtype();

@@ -41,6 +41,9 @@ fn saturated(x: &Tensor, zero: Option<&Tensor>, dtype: DType) -> Result<Tensor, 
     Ok(moved.maximum(&moved.scalar_like(low)).minimum(&moved.scalar_like(high)).cast(dtype))
 }
 
+/// The file alone says how long an axis is, so one that is cut into blocks has a limit.
+const MOST_BLOCKED: usize = 1 << 20;
+
 /// A scale or zero point as it stands beside the elements of `x`: one for all, one for each element along `axis`, or one for each
 /// block of them.
 fn beside(call: &Call, x: &Tensor, factor: &Tensor) -> Result<Tensor, Halt> {
@@ -61,6 +64,9 @@ fn beside(call: &Call, x: &Tensor, factor: &Tensor) -> Result<Tensor, Halt> {
     let blocks = shape[axis].div_ceil(block);
     if own.rank() != shape.rank() || own[axis] != blocks {
         return Err(format!("factors of shape {own} for blocks of {block} along axis {axis} of {shape}").into());
+    }
+    if shape[axis] > MOST_BLOCKED {
+        return Err(format!("blocks along {} elements, at most {MOST_BLOCKED} are cut", shape[axis]).into());
     }
     let which: Vec<i64> = (0..shape[axis]).map(|at| (at / block) as i64).collect();
     let which = call.trace.constant(Array::from_vec([which.len()], which)?);
@@ -122,13 +128,16 @@ fn dynamic_quantize(call: &mut Call) -> Answer {
 fn centred(x: &Tensor, zero: Option<Tensor>, axis_from_end: usize) -> Tensor {
     let x32 = x.cast(DType::I32);
     let Some(zero) = zero else { return x32 };
-    let zero = zero.cast(DType::I32);
-    let zero = match zero.shape()[..] {
-        [n] if n > 1 => zero.reshape([&[n][..], &vec![1; axis_from_end - 1]].concat()),
-        [1] => zero.reshape([0usize; 0]),
-        _ => zero,
-    };
-    x32 - zero
+    x32 - along(zero.cast(DType::I32), axis_from_end)
+}
+
+/// One number for all, or a row of them along an axis counted from the end: the last is 1.
+fn along(numbers: Tensor, axis_from_end: usize) -> Tensor {
+    match numbers.shape()[..] {
+        [n] if n > 1 => numbers.reshape([&[n][..], &vec![1; axis_from_end.saturating_sub(1)]].concat()),
+        [1] => numbers.reshape([0usize; 0]),
+        _ => numbers,
+    }
 }
 
 fn mat_mul_integer(call: &mut Call) -> Answer {
@@ -138,12 +147,7 @@ fn mat_mul_integer(call: &mut Call) -> Answer {
 
 /// A scale for all, for each row, or for each column.
 fn factor(scale: &Tensor, axis_from_end: usize) -> Tensor {
-    let scale = scale.cast(DType::F32);
-    match scale.shape()[..] {
-        [n] if n > 1 => scale.reshape([&[n][..], &vec![1; axis_from_end - 1]].concat()),
-        [1] => scale.reshape([0usize; 0]),
-        _ => scale,
-    }
+    along(scale.cast(DType::F32), axis_from_end)
 }
 
 fn quantized_mat_mul(call: &mut Call) -> Answer {
