@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 use striate_vision::data::DataError;
 use striate_vision::models::ModelError;
+use striate_vision::models::detection::DetectError;
 
 /// Result of this crate.
 pub type Result<T, E = TrainError> = std::result::Result<T, E>;
@@ -35,6 +36,9 @@ pub enum TrainError {
     /// The model or its file.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A detector that cannot be run.
+    #[error(transparent)]
+    Detect(#[from] DetectError),
     /// A file of the run.
     #[error(transparent)]
     File(#[from] striate_io::Error),

@@ -76,11 +76,6 @@ pub trait DetectionNet: Module {
     /// Classes, the background among them.
     fn classes(&self) -> usize;
 
-    /// TEMP
-    fn first_class(&self) -> usize {
-        1
-    }
-
     /// Records the net on a batch `[N, 3, H, W]` of pictures of this height and width, padded.
     fn heads(&self, x: &Tensor, size: [usize; 2]) -> RawHeads;
 

@@ -134,11 +134,6 @@ impl std::fmt::Debug for DetectorSpec {
 }
 
 impl DetectorSpec {
-    /// TEMP
-    pub fn labels(&self, things: usize) -> usize {
-        things + 1
-    }
-
     /// The net, named, with initial values that are a function of (seed, parameter path).
     ///
     /// # Errors
