@@ -7,7 +7,7 @@ use striate::io::{FileFormat, Weights, detect_format, fit_names, read_weights};
 use striate::nn::{Module, StateDict};
 use striate::train::{Goal, Tta};
 use striate::vision::models::{
-    LoadedModel, ModelError, ModelSpec, PresetReason, TargetScale, Task, build_model, find_model, find_preset,
+    LoadedModel, ModelError, ModelSpec, PresetReason, TargetScale, Task, TaskNet, build_model, find_model, find_preset,
 };
 use striate::vision::transforms::{Preprocess, PreprocessOverrides, TransformError};
 
@@ -40,7 +40,7 @@ pub struct Model {
     /// Registry name.
     pub name: String,
     /// The net.
-    pub net: Box<dyn Module>,
+    pub net: TaskNet,
     /// `[C, H, W]`.
     pub input: [usize; 3],
     /// What its output means.
@@ -214,6 +214,7 @@ fn bare(spec: &'static ModelSpec, net: Box<dyn Module>, input: [usize; 3], origi
         None => (spec.preprocess(input), "usual, as no file says".to_owned()),
     };
     let (name, task) = (spec.name.to_owned(), spec.task);
+    let net = TaskNet::Plain(net);
     Model { name, task, targets: None, net, input, class_names: None, preprocess, prepared_by, origin }
 }
 

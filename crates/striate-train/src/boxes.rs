@@ -31,7 +31,7 @@ pub(crate) fn find_broken(program: &Program, outputs: &[Array]) -> Option<(Strin
 }
 
 /// Boxes of a picture in a batch of this height and width, as they are in the picture itself, of the height and width `source`.
-pub(crate) fn into_source(mut found: Detections, frame: [usize; 2], source: [usize; 2]) -> Detections {
+pub fn into_source(mut found: Detections, frame: [usize; 2], source: [usize; 2]) -> Detections {
     let fitted = Letterbox::fitted(source, frame);
     for corners in &mut found.boxes {
         *corners = resize_box(fitted, source, clip_to(fitted, *corners));

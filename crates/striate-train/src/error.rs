@@ -116,11 +116,13 @@ impl TrainError {
             TrainError::Model(ModelError::File(file)) if file.is_io() => 5,
             TrainError::Model(_) => 2,
             TrainError::File(_) | TrainError::Io { .. } => 5,
-            TrainError::Nn(striate_nn::Error::Graph(error)) | TrainError::Graph(error) => match error {
+            TrainError::Nn(striate_nn::Error::Graph(error))
+            | TrainError::Graph(error)
+            | TrainError::Detect(DetectError::Graph(error)) => match error {
                 striate_graph::Error::Shape { .. } => 2,
                 _ => 1,
             },
-            TrainError::Nn(_) => 2,
+            TrainError::Nn(_) | TrainError::Detect(_) => 2,
             TrainError::NonFinite { .. } => 6,
             TrainError::Interrupted { .. } => 130,
         }

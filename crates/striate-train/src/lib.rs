@@ -30,7 +30,7 @@ mod step;
 mod trainer;
 mod tta;
 
-pub use boxes::{DetectionCounts, Judged};
+pub use boxes::{DetectionCounts, Judged, into_source};
 pub use config::{
     Augment, ClassWeights, Freeze, MixingName, OptimizerName, ScheduleName, Settings, TrainConfig, Tta, read_config,
 };

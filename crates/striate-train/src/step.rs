@@ -128,11 +128,6 @@ impl Stepper {
         self.memory
     }
 
-    /// What the steps are for.
-    pub fn goal(&self) -> &Goal {
-        &self.parts.goal
-    }
-
     /// Names of the figures of a step.
     pub fn figures(&self) -> &[String] {
         &self.figures
