@@ -105,10 +105,8 @@ impl Finder {
                 Ok(found.pop().unwrap_or_default())
             }
             Finder::Trained(model, evaluator, _) => {
-                let (values, shape) = model
-                    .preprocess
-                    .apply(image, Layout::Nchw)
-                    .map_err(|error| Failure::usage(error.to_string()))?;
+                let (values, shape) =
+                    model.preprocess.apply(image, Layout::Nchw).map_err(|error| Failure::usage(error.to_string()))?;
                 let array = Array::from_vec(shape, values)?;
                 let Some(net) = model.net.detector() else {
                     return Err(Failure::new(1, format!("{} is no detector", model.name)));
@@ -156,8 +154,7 @@ impl Saver {
     /// The picture with its boxes, and what else is asked for. Gives the path of the picture.
     fn save(&mut self, path: &Path, image: &Image, boxes: &[Found<'_>]) -> Result<PathBuf, Failure> {
         let stem = free_name(&mut self.taken, path);
-        let drawn: Vec<_> =
-            boxes.iter().map(|b| (b.xyxy, b.index, format!("{} {:.2}", b.name, b.score))).collect();
+        let drawn: Vec<_> = boxes.iter().map(|b| (b.xyxy, b.index, format!("{} {:.2}", b.name, b.score))).collect();
         let mut shown = image.clone();
         draw_boxes(&mut shown, &drawn);
         let name = format!("{stem}.jpg");
@@ -206,7 +203,8 @@ struct Found<'a> {
 /// Names of classes, numbers where nobody knows them.
 fn names_of(detector: &Detector) -> Vec<String> {
     let classes = detector.classes();
-    let known: [Vec<String>; 2] = [coco_classes().map(str::to_owned).collect(), coco_things().map(str::to_owned).collect()];
+    let known: [Vec<String>; 2] =
+        [coco_classes().map(str::to_owned).collect(), coco_things().map(str::to_owned).collect()];
     let named = known.into_iter().find(|names| names.len() == classes);
     named.unwrap_or_else(|| (0..classes).map(|index| index.to_string()).collect())
 }

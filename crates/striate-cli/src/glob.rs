@@ -38,9 +38,8 @@ mod tests {
 
     #[test]
     fn stars_and_question_marks_stand_for_letters() {
-        let fits = |pattern: &str, name: &str| {
-            fits(&pattern.chars().collect::<Vec<_>>(), &name.chars().collect::<Vec<_>>())
-        };
+        let fits =
+            |pattern: &str, name: &str| fits(&pattern.chars().collect::<Vec<_>>(), &name.chars().collect::<Vec<_>>());
         assert!(fits("*.jpg", "a.jpg") && fits("a?c*", "abcde") && fits("*", "x") && fits("a*b*c", "aXbYc"));
         assert!(!fits("*.jpg", "a.png") && !fits("a?", "a") && !fits("a*b", "ac"));
     }

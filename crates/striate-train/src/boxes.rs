@@ -3,9 +3,7 @@
 use crate::Result;
 use striate_graph::{Array, DType, Mode, Program, Tensor, Trace};
 use striate_vision::data::Batch;
-use striate_vision::detection::{
-    BoxConfusion, CocoFigures, Detection, GroundTruth, confusion_matrix, evaluate_coco,
-};
+use striate_vision::detection::{BoxConfusion, CocoFigures, Detection, GroundTruth, confusion_matrix, evaluate_coco};
 use striate_vision::models::detection::{DetectionNet, Detections, Frame, RawHeads, clip_to, resize_box};
 use striate_vision::transforms::{Letterbox, Thing};
 

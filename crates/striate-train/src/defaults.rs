@@ -24,6 +24,8 @@ const LEAST_SIDE: f64 = 160.0;
 const LONGEST: f64 = 640.0;
 /// Pixels that a detector is shown in a training, about.
 const SEEN_PIXELS: f64 = 1.6e9;
+/// The part of it that the scenes inside the binary get: they are for the first minutes.
+const FIRST_LOOK: f64 = 0.22;
 /// Last epochs in which pictures come alone: one in so many.
 const LAST_ALONE: u64 = 7;
 /// Most sizes of batches: a program is compiled for each.
@@ -44,13 +46,23 @@ struct Kind {
     channels: usize,
     /// Of things: one in [`FEW`] has a box with a shorter side than so many pixels.
     small_side: f64,
+    /// Whether it is what the binary holds, for a first look.
+    embedded: bool,
 }
 
 impl Kind {
     fn of(source: &DatasetSource) -> Kind {
         let pictures = source.train.as_ref().map_or(0, |part| part.len());
         let small_side = source.train.as_ref().map_or(0.0, |part| small_side(&**part));
-        Kind { task: source.task, pictures, size: source.middle_size(), channels: source.channels, small_side }
+        let embedded = source.path.is_none();
+        Kind {
+            task: source.task,
+            pictures,
+            size: source.middle_size(),
+            channels: source.channels,
+            small_side,
+            embedded,
+        }
     }
 
     fn small(&self) -> bool {
@@ -84,7 +96,8 @@ fn choose_for_boxes(kind: &Kind) -> Defaults {
     let most = longer.min(LONGEST).max(LEAST_SIDE);
     let imgsz = (wanted.clamp(LEAST_SIDE, most) / 32.0).ceil() as usize * 32;
     let pixels = imgsz as f64 * imgsz as f64 * h.min(w) as f64 / longer;
-    let epochs = (SEEN_PIXELS / (kind.pictures.max(1) as f64 * pixels)).round().clamp(12.0, 300.0) as u64;
+    let seen = if kind.embedded { FIRST_LOOK * SEEN_PIXELS } else { SEEN_PIXELS };
+    let epochs = (seen / (kind.pictures.max(1) as f64 * pixels)).round().clamp(12.0, 300.0) as u64;
     Defaults {
         model: choose_detector(kind.pictures, default_threads()),
         imgsz,

@@ -165,12 +165,7 @@ impl Evaluator {
     ///
     /// # Errors
     /// Those of the data and of the net.
-    pub fn run(
-        &mut self,
-        net: &TaskNet,
-        loader: &mut dyn DataLoader,
-        stop: &AtomicBool,
-    ) -> Result<Option<Evaluation>> {
+    pub fn run(&mut self, net: &TaskNet, loader: &mut dyn DataLoader, stop: &AtomicBool) -> Result<Option<Evaluation>> {
         let mut counts = self.goal.counts();
         let (mut loss, mut weight) = (0.0, 0);
         loader.start(0, 0)?;

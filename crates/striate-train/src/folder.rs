@@ -134,11 +134,7 @@ pub(crate) struct Logs {
 
 impl Logs {
     /// Opens both, cut back to these lengths: what came after the checkpoint will come again.
-    pub fn open(
-        folder: &RunFolder,
-        (task, train_figures): (Task, &[String]),
-        lengths: [u64; 2],
-    ) -> Result<Logs> {
+    pub fn open(folder: &RunFolder, (task, train_figures): (Task, &[String]), lengths: [u64; 2]) -> Result<Logs> {
         let open = |path: PathBuf, length: u64| {
             let file =
                 OpenOptions::new().create(true).append(true).open(&path).map_err(TrainError::io(&path, "open"))?;
@@ -173,7 +169,8 @@ impl Logs {
     }
 
     pub fn epoch(&mut self, r: &EpochRecord) -> Result<()> {
-        let numbers = |figures: &[(String, f64)]| figures.iter().map(|(_, value)| value.to_string()).collect::<Vec<_>>();
+        let numbers =
+            |figures: &[(String, f64)]| figures.iter().map(|(_, value)| value.to_string()).collect::<Vec<_>>();
         let of_val = r.figures.0.len().saturating_sub(2);
         let mut cells = vec![r.epoch.to_string(), r.step.to_string(), r.train_loss.to_string()];
         cells.extend(numbers(&r.figures.0[..of_val]));

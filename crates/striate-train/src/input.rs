@@ -4,12 +4,14 @@ use crate::Result;
 use crate::config::{Augment, Settings};
 use std::sync::Arc;
 use striate_vision::data::{
-    BadPictures, BoxTraining, DataLoader, Dataset, DatasetSource, ImageLoader, LoaderOptions, Pipeline, channel_stats, class_counts,
+    BadPictures, BoxTraining, DataLoader, Dataset, DatasetSource, ImageLoader, LoaderOptions, Pipeline, channel_stats,
+    class_counts,
 };
 use striate_vision::metrics::{balanced_class_weights, imbalance_remark};
 use striate_vision::models::{ModelInfo, TargetScale, Task};
 use striate_vision::transforms::{
-    BoxAugment, ColorJitter, Compose, Preprocess, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, ResizeTo, SegmentCrop,
+    BoxAugment, ColorJitter, Compose, Preprocess, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, ResizeTo,
+    SegmentCrop,
 };
 
 /// Pictures that mean and deviation are taken over.
@@ -148,9 +150,7 @@ fn box_training(settings: &Settings, sizes: &[[usize; 2]]) -> BoxTraining {
         Augment::None => plain,
         Augment::Shift => moved,
         Augment::Flip => BoxAugment { flip: 0.5, ..moved },
-        Augment::Photo => {
-            BoxAugment { scale: [0.6, 1.4], translate: 0.1, flip: 0.5, hsv: [0.015, 0.5, 0.3], ..plain }
-        }
+        Augment::Photo => BoxAugment { scale: [0.6, 1.4], translate: 0.1, flip: 0.5, hsv: [0.015, 0.5, 0.3], ..plain },
     };
     let Settings { mosaic, mixup, copy_paste, .. } = *settings;
     BoxTraining {

@@ -342,7 +342,10 @@ impl Metrics {
                     let figures = [maybe(c.ap50), maybe(c.ap), figure(c.precision), figure(c.recall), figure(c.f1)];
                     [vec![c.name.clone()], figures.to_vec(), vec![c.things.to_string()]].concat()
                 };
-                (vec!["class", "AP50", "AP50-95", "precision", "recall", "F1", "things"], classes.iter().map(row).collect())
+                (
+                    vec!["class", "AP50", "AP50-95", "precision", "recall", "F1", "things"],
+                    classes.iter().map(row).collect(),
+                )
             }
             Figures::Regress { numbers, .. } => {
                 let row = |n: &NumberFigures| vec![n.name.clone(), figure(n.mae), figure(n.rmse), figure(n.r2)];

@@ -88,7 +88,8 @@ fn charts(epochs: &[EpochRecord]) -> String {
         "Loss",
         &[Curve("train", colour("train"), values(&|e| e.train_loss)), Curve("val", colour("val"), val_loss)],
     );
-    let all: Vec<String> = epochs.first().iter().flat_map(|e| e.figures.0.iter().map(|(name, _)| name.clone())).collect();
+    let all: Vec<String> =
+        epochs.first().iter().flat_map(|e| e.figures.0.iter().map(|(name, _)| name.clone())).collect();
     let mut shown: Vec<&str> = Vec::new();
     for (_, name) in all.iter().map(|full| split_figure(full)) {
         if !shown.contains(&name) {

@@ -194,7 +194,8 @@ impl Stepper {
         let asked: Vec<String> = session.program().inputs().map(|(name, ..)| name.to_owned()).collect();
         let all = given.iter().map(|(name, array)| (name.as_str(), array));
         let hyper = hyper.iter().map(|(name, array)| (name.as_str(), array));
-        let inputs: Vec<(&str, &Array)> = all.chain(hyper.filter(|(name, _)| asked.iter().any(|a| a == name))).collect();
+        let inputs: Vec<(&str, &Array)> =
+            all.chain(hyper.filter(|(name, _)| asked.iter().any(|a| a == name))).collect();
         session.set_step(step);
         let outcome = session.run(&inputs).map(|outputs| outputs.iter().map(Array::item).collect::<Vec<_>>());
         match outcome {

@@ -10,8 +10,8 @@ use crate::reporter::split_figure;
 use crate::saved::{self, Counters};
 use crate::step::{Problem, Stepper};
 use crate::{
-    Counts, EpochRecord, Evaluation, Evaluator, Event, Goal, Metrics, Named, Reporter, Resolved, Result, RunFolder, TrainError,
-    report, resolve,
+    Counts, EpochRecord, Evaluation, Evaluator, Event, Goal, Metrics, Named, Reporter, Resolved, Result, RunFolder,
+    TrainError, report, resolve,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -124,7 +124,8 @@ impl BoxMaker {
         let mut chosen = |p: f64| !alone && partners.chance(p);
         let (mosaic, mixup, paste) = (chosen(augment.mosaic), chosen(augment.mixup), chosen(augment.copy_paste));
         let mut group = vec![own];
-        let others = if mosaic { 3 } else { 0 } + if mixup { if mosaic { 4 } else { 1 } } else { 0 } + usize::from(paste);
+        let others =
+            if mosaic { 3 } else { 0 } + if mixup { if mosaic { 4 } else { 1 } } else { 0 } + usize::from(paste);
         for _ in 0..others {
             group.push(self.partner(dataset, &mut partners, scratch)?);
         }

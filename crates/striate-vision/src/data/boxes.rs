@@ -96,11 +96,14 @@ pub(crate) fn open_boxes(path: &Path, known: Option<&[String]>) -> Result<BoxPar
     }
     if let Some(known) = known {
         let place = |name: &String| known.iter().position(|k| k == name);
-        let places: Vec<usize> = set.class_names.iter().map(|name| place(name).ok_or(name)).collect::<Result<_, _>>().map_err(
-            |name| DataError::Config(format!(
-                "{}: its class `{name}` is none of the net's, which are {}", path.display(), known.join(", ")
-            )),
-        )?;
+        let places: Vec<usize> =
+            set.class_names.iter().map(|name| place(name).ok_or(name)).collect::<Result<_, _>>().map_err(|name| {
+                DataError::Config(format!(
+                    "{}: its class `{name}` is none of the net's, which are {}",
+                    path.display(),
+                    known.join(", ")
+                ))
+            })?;
         let labels = set.parts.iter_mut().flatten().flatten().flat_map(|picture| &mut picture.labels);
         labels.for_each(|label| label.class = places[label.class]);
         set.class_names = known.to_vec();

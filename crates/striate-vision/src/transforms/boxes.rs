@@ -57,7 +57,8 @@ impl Letterbox {
     /// assert_eq!(Letterbox::fitted([480, 640], [320, 320]), [240, 320]);
     /// ```
     pub fn fitted(size: [usize; 2], frame: [usize; 2]) -> [usize; 2] {
-        let factor = [0, 1].map(|axis| frame[axis] as f64 / size[axis].max(1) as f64).into_iter().fold(f64::MAX, f64::min);
+        let factor =
+            [0, 1].map(|axis| frame[axis] as f64 / size[axis].max(1) as f64).into_iter().fold(f64::MAX, f64::min);
         [0, 1].map(|axis| ((size[axis] as f64 * factor).round() as usize).clamp(1, frame[axis].max(1)))
     }
 }
@@ -548,7 +549,8 @@ mod tests {
             augment.apply(&parts, [64, 64], &mut Draws::new(0, "test", 0, sample), (&mut out, &mut things));
             for thing in &things {
                 let [x1, y1, x2, y2] = thing.xyxy.map(|v| v as usize);
-                let inner = (y1 + 2..y2.saturating_sub(2)).flat_map(|y| (x1 + 2..x2.saturating_sub(2)).map(move |x| (x, y)));
+                let inner =
+                    (y1 + 2..y2.saturating_sub(2)).flat_map(|y| (x1 + 2..x2.saturating_sub(2)).map(move |x| (x, y)));
                 assert!(inner.into_iter().all(|(x, y)| out.pixel(x, y)[0] > 240), "{sample} {thing:?}");
             }
             seen += things.len();
