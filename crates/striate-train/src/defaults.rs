@@ -199,7 +199,10 @@ pub fn resolve(config: &TrainConfig, source: &DatasetSource) -> Result<Resolved>
     let model = given.model.clone().unwrap_or_else(|| chosen.model.to_owned());
     match imported {
         None if kind.task == Task::Detect => check_detector(&model, &given)?,
-        None => check_task(find_model(&model)?, kind.task, &given)?,
+        None => {
+            check_no_detector(&model, kind.task)?;
+            check_task(find_model(&model)?, kind.task, &given)?;
+        }
         Some(_) if kind.task != Task::Classify => {
             let fix = format!("an imported net is trained to classify, and the data is to {}", kind.task);
             return Err(TrainError::setting("--model", &model, &fix));
@@ -231,6 +234,7 @@ fn fill(given: TrainConfig, model: String, chosen: &Defaults, kind: &Kind) -> Se
     let boxes = kind.task == Task::Detect;
     let optimizer = given.optimizer.unwrap_or(if boxes { OptimizerName::AdamW } else { OptimizerName::Sgd });
     let epochs = given.epochs.unwrap_or(chosen.epochs);
+    let augment = given.augment.unwrap_or(chosen.augment);
     let plain = matches!(model.as_str(), "lenet") || (model.starts_with("vgg") && !model.ends_with("_bn"));
     Settings {
         epochs,
@@ -246,10 +250,10 @@ fn fill(given: TrainConfig, model: String, chosen: &Defaults, kind: &Kind) -> Se
         warmup: given.warmup.unwrap_or(0.2),
         label_smoothing: given.label_smoothing.unwrap_or(if kind.task == Task::Classify { 0.1 } else { 0.0 }),
         ema: given.ema.unwrap_or(if chosen.average { choose_average(kind.pictures, batch) } else { 0.0 }),
-        augment: given.augment.unwrap_or(chosen.augment),
+        augment,
         mixing: given.mixing.unwrap_or(MixingName::None),
         multi_scale: given.multi_scale.unwrap_or(1),
-        mosaic: given.mosaic.unwrap_or(if boxes && chosen.augment == Augment::Photo { 0.5 } else { 0.0 }),
+        mosaic: given.mosaic.unwrap_or(if boxes && augment == Augment::Photo { 0.5 } else { 0.0 }),
         close_mosaic: given.close_mosaic.unwrap_or(if boxes { epochs.div_ceil(LAST_ALONE) } else { 0 }),
         mixup: given.mixup.unwrap_or(0.0),
         copy_paste: given.copy_paste.unwrap_or(0.0),
@@ -419,6 +423,12 @@ fn check_detector(model: &str, given: &TrainConfig) -> Result<()> {
         return Err(TrainError::setting("--freeze", "set", fix));
     }
     Ok(())
+}
+
+/// Whether a name that is none of the plain nets is that of a detector, which finds boxes where the data has none.
+fn check_no_detector(model: &str, task: Task) -> Result<()> {
+    let fix = format!("it is a detector, and the data is to {task}; give data with boxes, or --task detect for scenes");
+    if find_detector(model).is_ok() { Err(TrainError::setting("--model", model, &fix)) } else { Ok(()) }
 }
 
 /// Whether the net is for the task, and the settings too.
