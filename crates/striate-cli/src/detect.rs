@@ -70,7 +70,7 @@ pub fn run(args: &ModelArgs, array: &Array, compute: ComputeArgs) -> Result<Vec<
 /// Finds boxes on pictures, whatever the detector comes from.
 pub enum Finder {
     /// Of the registry: the detector brings pictures to its own size.
-    Registry(Detector, Vec<String>),
+    Registry(Box<Detector>, Vec<String>),
     /// Trained here: pictures are prepared as its file says.
     Trained(Box<Model>, Box<Evaluator>, Vec<String>),
 }
@@ -80,7 +80,7 @@ impl Finder {
     pub fn of_registry(args: &ModelArgs, compute: ComputeArgs) -> Result<Finder, Failure> {
         let detector = open(args, compute)?;
         let names = names_of(&detector);
-        Ok(Finder::Registry(detector, names))
+        Ok(Finder::Registry(Box::new(detector), names))
     }
 
     /// A detector out of a file or a run folder.

@@ -83,6 +83,9 @@ impl Model {
 
     /// Prepares pictures so that the views of `tta` can be cut out of them; gives the height and width of a view.
     pub fn for_tta(&mut self, tta: Tta) -> Result<[usize; 2], Failure> {
+        if self.task == Task::Detect && tta != Tta::None {
+            return Err(Failure::usage(format!("--tta {tta}: boxes of several views are not joined")));
+        }
         if self.task == Task::Segment && matches!(tta, Tta::Crops | Tta::All) {
             return Err(Failure::usage(format!("--tta {tta}: crops do not see every pixel; --tta flip does")));
         }

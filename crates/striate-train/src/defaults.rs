@@ -93,7 +93,7 @@ fn choose_for_boxes(kind: &Kind) -> Defaults {
     let [h, w] = kind.size;
     let longer = h.max(w).max(1) as f64;
     let wanted = if kind.small_side > 0.0 { SEEN_SIDE / kind.small_side * longer } else { longer };
-    let most = longer.min(LONGEST).max(LEAST_SIDE);
+    let most = longer.clamp(LEAST_SIDE, LONGEST);
     let imgsz = (wanted.clamp(LEAST_SIDE, most) / 32.0).ceil() as usize * 32;
     let pixels = imgsz as f64 * imgsz as f64 * h.min(w) as f64 / longer;
     let seen = if kind.embedded { FIRST_LOOK * SEEN_PIXELS } else { SEEN_PIXELS };

@@ -180,9 +180,6 @@ fn judge(bad: usize, pictures: usize) -> Result<(), Failure> {
 
 /// Says which boxes a detector finds.
 fn find(args: &PredictArgs, finder: Finder) -> Result<(), Failure> {
-    if args.tta != Tta::None {
-        return Err(Failure::usage(format!("--tta {}: boxes of several views are not joined", args.tta)));
-    }
     let paths = collect_all(&args.sources)?;
     let told = (args.confidence, args.output.choose());
     let bad = predict(finder, &paths, (&args.saving, args.answers.folder.as_deref()), told)?;
@@ -196,6 +193,7 @@ pub fn run(args: &PredictArgs) -> Result<(), Failure> {
     }
     let mut model = args.model.open(None)?.prepare(&args.preprocess.overrides())?;
     if model.task == Task::Detect {
+        model.for_tta(args.tta)?;
         model.tell_assumptions();
         return find(args, Finder::of_model(model, args.compute));
     }

@@ -199,12 +199,11 @@ fn random_truths([n, _, height, width]: [usize; 4], (first, labels): (usize, usi
     Ok([Array::from_vec([n, BOXES, 4], values)?, Array::from_vec([n, BOXES], classes)?])
 }
 
+/// Inputs of a graph, by name.
+type Given = Vec<(&'static str, Array)>;
+
 /// The graph of a training step with what it is given besides the optimizer's inputs.
-fn training_step(
-    bench: &ModelBench,
-    net: &TaskNet,
-    optimizer: &Optimizer,
-) -> Result<(Graph, Vec<(&'static str, Array)>), BenchError> {
+fn training_step(bench: &ModelBench, net: &TaskNet, optimizer: &Optimizer) -> Result<(Graph, Given), BenchError> {
     let images = ("images", bench.images());
     if let Some(detector) = net.detector() {
         let graph = detector_graph(detector, optimizer, bench.shape())?;

@@ -199,7 +199,7 @@ pub fn open_scenes() -> Result<DatasetSource> {
     let (Some(train), Some(test)) = (embedded.train.clone(), embedded.test.clone()) else { return Ok(embedded) };
     let names = embedded.class_names.iter().filter(|name| !LEFT_OUT.contains(&name.as_str()));
     let names: Arc<Vec<String>> = Arc::new(names.cloned().collect());
-    let held = |index: &usize| index % VAL_EVERY == 0;
+    let held = |index: &usize| index.is_multiple_of(VAL_EVERY);
     let (val_sources, train_sources): (Vec<usize>, Vec<usize>) = (0..train.len()).partition(held);
     let test_sources: Vec<usize> = (0..test.len()).collect();
     let part = |sources, part: usize, name| -> Result<Option<Arc<dyn Dataset>>> {
