@@ -30,7 +30,7 @@ const DEAREST_STEPS: usize = 40;
 pub enum BenchArgs {
     /// Time of a call of a net, from an NCHW buffer to its output.
     Infer(ModelBenchArgs),
-    /// Training steps a second: forward, cross-entropy, backward, SGD.
+    /// Training steps a second: forward, cross-entropy (of a detector its losses for random boxes), backward, SGD.
     Train(TrainBenchArgs),
     /// GFLOP/s of one convolution.
     Conv(ConvBenchArgs),
@@ -201,7 +201,7 @@ fn train(args: &TrainBenchArgs) -> Result<(), Failure> {
     let bench = ModelBench { profile: args.profile, ..args.model.bench()? };
     let args = &args.model;
     let report = match is_onnx(&args.model) {
-        true => bench_train_net(&bench, &*onnx::open(Path::new(&args.model), args.imgsz)?.net)?,
+        true => bench_train_net(&bench, &onnx::open(Path::new(&args.model), args.imgsz)?.net)?,
         false => bench_train(&bench)?,
     };
     let timing = report.timing;

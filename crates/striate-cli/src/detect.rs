@@ -1,16 +1,24 @@
-//! Detectors as MODEL of `run` and `predict`.
+//! Detectors: of the registry, as MODEL of `run`, `predict` and `val`; and what `predict` says of boxes.
 
 use crate::compute::ComputeArgs;
 use crate::failure::Failure;
-use crate::model::ModelArgs;
+use crate::model::{Model, ModelArgs};
 use crate::output::{Output, print_json, print_line};
+use crate::predict::answers::{free_folder, free_name};
+use clap::Args;
+use indicatif::ProgressBar;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use striate::graph::{Array, DType, Program, Session};
+use striate::io::write_atomic;
+use striate::train::{Evaluator, into_source};
 use striate::vision::data::Image;
+use striate::vision::detection::{draw_boxes, encode_jpeg};
+use striate::vision::models::Task;
 use striate::vision::models::detection::{
-    DetectError, Detections, Detector, coco_classes, find_detector, picture_array,
+    DetectError, Detections, Detector, coco_classes, coco_things, find_detector, picture_array,
 };
+use striate::vision::transforms::Layout;
 
 impl From<DetectError> for Failure {
     fn from(error: DetectError) -> Failure {
@@ -59,6 +67,130 @@ pub fn run(args: &ModelArgs, array: &Array, compute: ComputeArgs) -> Result<Vec<
     Ok(Session::with_team(program, compute.team()).run(&[("input", array)])?.to_vec())
 }
 
+/// Finds boxes on pictures, whatever the detector comes from.
+pub enum Finder {
+    /// Of the registry: the detector brings pictures to its own size.
+    Registry(Box<Detector>, Vec<String>),
+    /// Trained here: pictures are prepared as its file says.
+    Trained(Box<Model>, Box<Evaluator>, Vec<String>),
+}
+
+impl Finder {
+    /// The detector of a name.
+    pub fn of_registry(args: &ModelArgs, compute: ComputeArgs) -> Result<Finder, Failure> {
+        let detector = open(args, compute)?;
+        let names = names_of(&detector);
+        Ok(Finder::Registry(Box::new(detector), names))
+    }
+
+    /// A detector out of a file or a run folder.
+    pub fn of_model(model: Model, compute: ComputeArgs) -> Finder {
+        let names = model.class_names.clone().unwrap_or_default();
+        let evaluator = Evaluator::new(model.goal(names.len()), compute.options(), compute.team());
+        Finder::Trained(Box::new(model), Box::new(evaluator), names)
+    }
+
+    /// Names of the classes; labels of what is found are places among them.
+    pub fn names(&self) -> &[String] {
+        match self {
+            Finder::Registry(_, names) | Finder::Trained(_, _, names) => names,
+        }
+    }
+
+    /// What is on a picture, in its pixels.
+    pub fn find(&mut self, image: &Image) -> Result<Detections, Failure> {
+        match self {
+            Finder::Registry(detector, _) => {
+                let mut found = detector.detect(&[picture_array(image)])?;
+                Ok(found.pop().unwrap_or_default())
+            }
+            Finder::Trained(model, evaluator, _) => {
+                let (values, shape) =
+                    model.preprocess.apply(image, Layout::Nchw).map_err(|error| Failure::usage(error.to_string()))?;
+                let array = Array::from_vec(shape, values)?;
+                let Some(net) = model.net.detector() else {
+                    return Err(Failure::new(1, format!("{} is no detector", model.name)));
+                };
+                let mut found = evaluator.detect(net, &array)?.pop().unwrap_or_default();
+                found.labels.iter_mut().for_each(|label| *label -= net.first_class());
+                Ok(into_source(found, [shape[2], shape[3]], [image.height, image.width]))
+            }
+        }
+    }
+}
+
+/// What `predict` writes of a detector's finds.
+#[derive(Args, Clone, Debug)]
+pub struct SavingArgs {
+    /// For detectors: a text file for each picture, NAME.txt, with a line `class x y width height score` for each box, centre and size
+    /// in parts of the picture (YOLO's format).
+    #[arg(long)]
+    save_txt: bool,
+    /// For detectors: each box as a picture of its own, crops/CLASS/NAME-NUMBER.jpg.
+    #[arg(long)]
+    save_crop: bool,
+}
+
+/// The folder that is written into.
+struct Saver {
+    folder: PathBuf,
+    args: SavingArgs,
+    taken: Vec<String>,
+}
+
+/// A name that may be part of a path.
+fn as_file_name(name: &str) -> String {
+    name.chars().map(|c| if c.is_alphanumeric() || "-_ ".contains(c) { c } else { '_' }).collect()
+}
+
+impl Saver {
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+        let path = self.folder.join(name);
+        let parent = path.parent().unwrap_or(&self.folder);
+        std::fs::create_dir_all(parent).map_err(|error| Failure::io(parent, "create the folder", &error))?;
+        write_atomic(&path, bytes).map_err(|error| Failure::array_file(&error))
+    }
+
+    /// The picture with its boxes, and what else is asked for. Gives the path of the picture.
+    fn save(&mut self, path: &Path, image: &Image, boxes: &[Found<'_>]) -> Result<PathBuf, Failure> {
+        let stem = free_name(&mut self.taken, path);
+        let drawn: Vec<_> = boxes.iter().map(|b| (b.xyxy, b.index, format!("{} {:.2}", b.name, b.score))).collect();
+        let mut shown = image.clone();
+        draw_boxes(&mut shown, &drawn);
+        let name = format!("{stem}.jpg");
+        self.write(&name, &encode_jpeg(&shown)?)?;
+        if self.args.save_txt {
+            let [w, h] = [image.width, image.height].map(|side| side as f32);
+            let line = |found: &Found<'_>| {
+                let [x1, y1, x2, y2] = found.xyxy;
+                let numbers = [(x1 + x2) / 2.0 / w, (y1 + y2) / 2.0 / h, (x2 - x1) / w, (y2 - y1) / h, found.score];
+                format!("{} {}\n", found.index, numbers.map(|v| format!("{v:.6}")).join(" "))
+            };
+            self.write(&format!("{stem}.txt"), boxes.iter().map(line).collect::<String>().as_bytes())?;
+        }
+        for (number, found) in boxes.iter().enumerate().filter(|_| self.args.save_crop) {
+            if let Some(part) = crop_of(image, found.xyxy) {
+                let name = format!("crops/{}/{stem}-{}.jpg", as_file_name(found.name), number + 1);
+                self.write(&name, &encode_jpeg(&part)?)?;
+            }
+        }
+        Ok(self.folder.join(name))
+    }
+}
+
+/// The part of a picture inside a box; nothing where no pixel is.
+fn crop_of(image: &Image, [x1, y1, x2, y2]: [f32; 4]) -> Option<Image> {
+    let (left, top) = (x1.max(0.0) as usize, y1.max(0.0) as usize);
+    let (right, bottom) = ((x2.ceil() as usize).min(image.width), (y2.ceil() as usize).min(image.height));
+    let row = |y: usize| {
+        let at = |x: usize| (y * image.width + x) * image.channels;
+        &image.data[at(left)..at(right)]
+    };
+    let sound = left < right && top < bottom;
+    let data = sound.then(|| (top..bottom).flat_map(row).copied().collect())?;
+    Image::new(right - left, bottom - top, image.channels, data).ok()
+}
+
 /// One box of a picture.
 #[derive(Debug, Serialize)]
 struct Found<'a> {
@@ -71,46 +203,39 @@ struct Found<'a> {
 /// Names of classes, numbers where nobody knows them.
 fn names_of(detector: &Detector) -> Vec<String> {
     let classes = detector.classes();
-    let coco: Vec<String> = coco_classes().map(str::to_owned).collect();
-    if coco.len() == classes { coco } else { (0..classes).map(|index| index.to_string()).collect() }
+    let known: [Vec<String>; 2] =
+        [coco_classes().map(str::to_owned).collect(), coco_things().map(str::to_owned).collect()];
+    let named = known.into_iter().find(|names| names.len() == classes);
+    named.unwrap_or_else(|| (0..classes).map(|index| index.to_string()).collect())
 }
 
-fn tell(path: &Path, found: &Detections, names: &[String], (least, output): (f32, Output)) {
-    let all = found.boxes.iter().zip(&found.scores).zip(&found.labels);
-    let boxes: Vec<Found<'_>> = all
-        .filter(|((_, score), _)| **score >= least)
-        .map(|((xyxy, score), &index)| Found { index, name: &names[index], score: *score, xyxy: *xyxy })
-        .collect();
+fn tell(path: &Path, boxes: &[Found<'_>], saved: Option<&Path>, output: Output) {
     if output == Output::Json {
         return print_json(&serde_json::json!({"path": path, "boxes": boxes}));
     }
-    let words: Vec<String> = boxes
-        .iter()
-        .map(|found| {
-            format!(
-                "{} {:.2} % at {}",
-                found.name,
-                100.0 * found.score,
-                found.xyxy.map(|v| format!("{v:.1}")).join(" ")
-            )
-        })
-        .collect();
-    print_line(&format!(
-        "{}: {}",
-        path.display(),
-        if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
-    ));
+    let word = |found: &Found<'_>| {
+        let place = found.xyxy.map(|v| format!("{v:.1}"));
+        format!("{} {:.2} % at {}", found.name, 100.0 * found.score, place.join(" "))
+    };
+    let words: Vec<String> = boxes.iter().map(word).collect();
+    let words = if words.is_empty() { "nothing".to_owned() } else { words.join(", ") };
+    let saved = saved.map(|path| format!(" ({})", path.display())).unwrap_or_default();
+    print_line(&format!("{}: {words}{saved}", path.display()));
 }
 
-/// Says which boxes are on pictures, those with a score of at least `least`. Gives the number of pictures that could not be read.
+/// Says which boxes are on pictures, those with a score of at least `least`, and writes the pictures with them; with `--json` only
+/// where a folder or files are asked for. Gives the number of pictures that could not be read.
 pub fn predict(
-    args: &ModelArgs,
+    mut finder: Finder,
     paths: &[PathBuf],
-    compute: ComputeArgs,
+    (args, folder): (&SavingArgs, Option<&Path>),
     (least, output): (f32, Output),
 ) -> Result<usize, Failure> {
-    let mut detector = open(args, compute)?;
-    let names = names_of(&detector);
+    let names = finder.names().to_vec();
+    let wanted = output != Output::Json || folder.is_some() || args.save_txt || args.save_crop;
+    let folder = folder.map_or_else(|| free_folder(Task::Detect), Path::to_path_buf);
+    let mut saver = wanted.then(|| Saver { folder, args: args.clone(), taken: Vec::new() });
+    let bar = (output == Output::Terminal && paths.len() > 1).then(|| ProgressBar::new(paths.len() as u64));
     let mut bad = 0;
     for path in paths {
         let image = match Image::open(path).map_err(Failure::from) {
@@ -121,9 +246,24 @@ pub fn predict(
             }
             other => other?,
         };
-        for found in detector.detect(&[picture_array(&image)])? {
-            tell(path, &found, &names, (least, output));
+        let found = finder.find(&image)?;
+        let all = found.boxes.iter().zip(&found.scores).zip(&found.labels);
+        let boxes: Vec<Found<'_>> = all
+            .filter(|((_, score), _)| **score >= least)
+            .map(|((xyxy, score), &index)| Found { index, name: &names[index], score: *score, xyxy: *xyxy })
+            .collect();
+        let saved = saver.as_mut().map(|saver| saver.save(path, &image, &boxes)).transpose()?;
+        let tell = || tell(path, &boxes, saved.as_deref(), output);
+        match &bar {
+            Some(bar) => {
+                bar.suspend(tell);
+                bar.inc(1);
+            }
+            None => tell(),
         }
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
     }
     Ok(bad)
 }

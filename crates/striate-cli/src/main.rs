@@ -9,6 +9,7 @@ mod data;
 mod detect;
 mod export;
 mod failure;
+mod glob;
 mod inspect;
 mod model;
 mod models;

@@ -7,7 +7,7 @@ use striate::io::{FileFormat, Weights, detect_format, fit_names, read_weights};
 use striate::nn::{Module, StateDict};
 use striate::train::{Goal, Tta};
 use striate::vision::models::{
-    LoadedModel, ModelError, ModelSpec, PresetReason, TargetScale, Task, build_model, find_model, find_preset,
+    LoadedModel, ModelError, ModelSpec, PresetReason, TargetScale, Task, TaskNet, build_model, find_model, find_preset,
 };
 use striate::vision::transforms::{Preprocess, PreprocessOverrides, TransformError};
 
@@ -40,7 +40,7 @@ pub struct Model {
     /// Registry name.
     pub name: String,
     /// The net.
-    pub net: Box<dyn Module>,
+    pub net: TaskNet,
     /// `[C, H, W]`.
     pub input: [usize; 3],
     /// What its output means.
@@ -83,6 +83,9 @@ impl Model {
 
     /// Prepares pictures so that the views of `tta` can be cut out of them; gives the height and width of a view.
     pub fn for_tta(&mut self, tta: Tta) -> Result<[usize; 2], Failure> {
+        if self.task == Task::Detect && tta != Tta::None {
+            return Err(Failure::usage(format!("--tta {tta}: boxes of several views are not joined")));
+        }
         if self.task == Task::Segment && matches!(tta, Tta::Crops | Tta::All) {
             return Err(Failure::usage(format!("--tta {tta}: crops do not see every pixel; --tta flip does")));
         }
@@ -214,6 +217,7 @@ fn bare(spec: &'static ModelSpec, net: Box<dyn Module>, input: [usize; 3], origi
         None => (spec.preprocess(input), "usual, as no file says".to_owned()),
     };
     let (name, task) = (spec.name.to_owned(), spec.task);
+    let net = TaskNet::Plain(net);
     Model { name, task, targets: None, net, input, class_names: None, preprocess, prepared_by, origin }
 }
 

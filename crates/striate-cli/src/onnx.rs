@@ -9,7 +9,7 @@ use striate::graph::{Array, Graph, Mode, Shape};
 use striate::io::onnx::{Dimension, OnnxModel, OnnxNet, OnnxSession};
 use striate::io::{FileFormat, detect_format};
 use striate::nn::Module;
-use striate::vision::models::{ModelError, ModelInfo, Task};
+use striate::vision::models::{ModelError, ModelInfo, Task, TaskNet};
 use striate::vision::transforms::Preprocess;
 
 /// Side of the pictures of a model that leaves it open.
@@ -50,7 +50,7 @@ pub fn open(path: &Path, side: Option<usize>) -> Result<Model, Failure> {
         let prepared_by = "the file says".to_owned();
         return Ok(Model {
             name,
-            net: Box::new(net),
+            net: TaskNet::Plain(Box::new(net)),
             input: info.input,
             task: info.task,
             targets: info.targets,
@@ -74,7 +74,7 @@ pub fn open(path: &Path, side: Option<usize>) -> Result<Model, Failure> {
     let preprocess = Preprocess::exact(input[1], input[2], input[0]);
     let prepared_by = "resized to the input, values from 0 to 1, as the file does not say".to_owned();
     let task = task_of(&net, input);
-    let (net, targets) = (Box::new(net), None);
+    let (net, targets) = (TaskNet::Plain(Box::new(net)), None);
     Ok(Model { name, net, input, task, targets, class_names: None, preprocess, prepared_by, origin })
 }
 

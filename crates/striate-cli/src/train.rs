@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use striate::train::{
     Augment, ClassWeights, EpochRecord, Event, Freeze, Metrics, MixingName, OptimizerName, Reporter, ScheduleName,
-    TrainConfig, TrainOptions, read_config, resume, train,
+    TrainConfig, TrainOptions, read_config, resume, split_figure, train,
 };
 use striate::vision::models::Task;
 use striate::vision::transforms::Interpolation;
@@ -19,23 +19,15 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Time between two step objects of `--json`.
 const JSON_EVERY: Duration = Duration::from_secs(1);
 
-/// A task by name; what is not there yet says so.
-fn parse_task(text: &str) -> Result<Task, String> {
-    match text {
-        "detect" => Err("detection is not there yet".to_owned()),
-        _ => text.parse(),
-    }
-}
-
 /// Train a net: on the data set inside the binary, on a named set, or on a path.
 #[derive(Args, Debug)]
 pub struct TrainArgs {
     /// fashion-mnist, mnist, cifar10, cifar100, or a path: a folder per class, IDX files, CIFAR binaries; images/ beside masks/ or
-    /// Pascal VOC's folders, to segment; a table (CSV) of pictures with labels or numbers. Nothing: the small real data set inside
-    /// the binary.
+    /// Pascal VOC's folders, to segment; a table (CSV) of pictures with labels or numbers; COCO json, Pascal VOC xml, YOLO txt or a
+    /// table with boxes, to detect. Nothing: the small real data set inside the binary, with --task detect scenes made of it.
     data: Option<String>,
-    /// classify, multilabel, regress or segment [default: seen from the data].
-    #[arg(long, value_parser = parse_task)]
+    /// classify, multilabel, regress, segment or detect [default: seen from the data].
+    #[arg(long)]
     task: Option<Task>,
     /// Name of the net; `striate models` lists them.
     #[arg(long)]
@@ -113,6 +105,21 @@ pub struct TrainArgs {
     /// none, mixup, cutmix or either.
     #[arg(long)]
     mixing: Option<MixingName>,
+    /// Probability that four pictures with boxes are put together.
+    #[arg(long, value_name = "P")]
+    mosaic: Option<f64>,
+    /// Last epochs in which pictures with boxes come alone.
+    #[arg(long, value_name = "N")]
+    close_mosaic: Option<u64>,
+    /// Probability that another picture with boxes is laid over one.
+    #[arg(long, value_name = "P")]
+    mixup: Option<f64>,
+    /// Probability that things of another picture are put onto one.
+    #[arg(long, value_name = "P")]
+    copy_paste: Option<f64>,
+    /// Sizes between which the batches of a detector vary, from 3/4 to 5/4 of --imgsz; 1 for one.
+    #[arg(long, value_name = "N")]
+    multi_scale: Option<usize>,
     /// none or balanced.
     #[arg(long)]
     class_weights: Option<ClassWeights>,
@@ -187,6 +194,11 @@ impl TrainArgs {
             ema: self.ema,
             augment: self.augment,
             mixing: self.mixing,
+            mosaic: self.mosaic,
+            close_mosaic: self.close_mosaic,
+            mixup: self.mixup,
+            copy_paste: self.copy_paste,
+            multi_scale: self.multi_scale,
             class_weights: self.class_weights,
             clip_norm: self.clip_norm,
             val_fraction: self.val_fraction,
@@ -277,8 +289,9 @@ impl Progress {
     }
 
     fn step(&mut self, event: &Event<'_>) {
-        let Event::Step { epoch, epochs, batch, batches, loss, figure, images_per_s, .. } = *event else { return };
-        let figures = format!("loss {loss:.4}  {}  {images_per_s:.0} images/s", shown(figure.0, figure.1));
+        let Event::Step { epoch, epochs, batch, batches, loss, figures, images_per_s, .. } = *event else { return };
+        let named: Vec<String> = figures.iter().map(|(name, value)| shown(name, *value)).collect();
+        let figures = format!("loss {loss:.4}  {}  {images_per_s:.0} images/s", named.join("  "));
         if let Some(bar) = &self.bar {
             bar.set_length(batches);
             bar.set_position(batch);
@@ -294,6 +307,7 @@ impl Progress {
 fn shown(name: &str, value: f64) -> String {
     match name {
         "error" | "mae" | "r2" => format!("{name} {value:.4}"),
+        loss if loss.ends_with("_loss") => format!("{} {value:.3}", loss.trim_end_matches("_loss")),
         _ => format!("{name} {:.2} %", 100.0 * value),
     }
 }
@@ -301,17 +315,18 @@ fn shown(name: &str, value: f64) -> String {
 /// Loss and figures; of a classifier's val part the first alone.
 fn epoch_line(r: &EpochRecord) -> String {
     let of = |part: &str| -> Vec<String> {
-        let named = r.figures.0.iter().filter_map(|(name, value)| Some((name.strip_prefix(part)?, *value)));
-        named.filter(|(name, _)| *name != "top5").map(|(name, value)| format!(" {}", shown(name, value))).collect()
+        let named = r.figures.0.iter().map(|(name, value)| (split_figure(name), *value));
+        let of_part = named.filter(|((of, _), _)| *of == part).map(|((_, name), value)| (name, value));
+        of_part.filter(|(name, _)| *name != "top5").map(|(name, value)| format!(" {}", shown(name, value))).collect()
     };
     format!(
-        "epoch {}/{}  train loss {:.4}{}  val loss {:.4}{}{}  {:.1} s",
+        "epoch {}/{}  train loss {:.4}{}  val{}{}{}  {:.1} s",
         r.epoch,
         r.epochs,
         r.train_loss,
-        of("train_").concat(),
-        r.val_loss,
-        of("val_").concat(),
+        of("train").concat(),
+        r.val_loss.map(|loss| format!(" loss {loss:.4}")).unwrap_or_default(),
+        of("val").concat(),
         if r.best { " (best)" } else { "" },
         r.seconds
     )
@@ -365,7 +380,7 @@ mod tests {
             batches: 20,
             step: batch,
             loss: 0.5,
-            figure: ("top1", 0.25),
+            figures: &[("top1", 0.25)],
             lr: 0.1,
             images_per_s: 1234.4,
         }

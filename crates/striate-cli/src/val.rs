@@ -3,6 +3,7 @@
 mod boxes;
 
 use crate::compute::ComputeArgs;
+use crate::detect::Finder;
 use crate::failure::Failure;
 use crate::model::{Model, ModelArgs};
 use crate::output::{Output, OutputArgs, print_json, print_line};
@@ -15,11 +16,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 use striate::graph::nearest;
-use striate::train::{Evaluator, Metrics, Tta, evaluation_loader, read_config};
+use striate::train::{Counts, DetectionCounts, Evaluation, Evaluator, Metrics, Tta, evaluation_loader, read_config};
 use striate::vision::data::{
-    DataError, DataLoader, Dataset, DatasetSource, Image, Sample, Wanted, open_dataset_as, open_embedded,
+    DataError, DataLoader, Dataset, DatasetSource, Image, Sample, Wanted, open_dataset_as, open_embedded, open_scenes,
 };
 use striate::vision::models::Task;
+use striate::vision::transforms::Thing;
 
 /// Most loader threads that are chosen.
 const MOST_WORKERS: usize = 4;
@@ -68,6 +70,7 @@ pub struct ValArgs {
 pub fn open_data(data: Option<&str>, wanted: &Wanted<'_>) -> Result<DatasetSource, Failure> {
     let source = match data {
         Some(data) => open_dataset_as(data, wanted)?,
+        None if wanted.task == Some(Task::Detect) => open_scenes()?,
         None => open_embedded()?,
     };
     source.notes.iter().for_each(|note| eprintln!("note: {note}"));
@@ -136,6 +139,9 @@ impl Dataset for Renumbered {
     fn mask_into(&self, index: usize, mask: &mut Image) -> Result<bool, DataError> {
         self.part.mask_into(index, mask)
     }
+    fn boxes(&self, index: usize) -> Option<&[Thing]> {
+        self.part.boxes(index)
+    }
     fn values(&self, index: usize) -> Option<&[f32]> {
         self.part.values(index)
     }
@@ -184,6 +190,9 @@ fn match_classes(model: &Model, classes: usize, part: Arc<dyn Dataset>) -> Resul
 
 /// Number of classes that a net tells apart.
 pub fn classes_of(model: &Model) -> Result<usize, Failure> {
+    if let (Task::Detect, Some(names)) = (model.task, &model.class_names) {
+        return Ok(names.len());
+    }
     let [c, h, w] = model.input;
     let graph = model.net.graph(striate::graph::Mode::Eval, &[1, c, h, w])?;
     let output = &graph.node(graph.outputs[0].1).shape;
@@ -202,6 +211,9 @@ pub fn run(args: &ValArgs, started: Instant) -> Result<(), Failure> {
     let Some(model) = args.model.clone() else { return boxes::run(&args.boxes, args.output, started) };
     let trained = data_of_run(Path::new(&model))?;
     let model = ModelArgs { model, weights: args.weights.clone() };
+    if crate::detect::is_detector(&model) {
+        return judge_detector(args, &model, started);
+    }
     let mut model = model.open(None)?.prepare(&args.preprocess.overrides())?;
     let size = model.for_tta(args.tta)?;
     let wanted = Wanted { task: Some(model.task), class_names: model.class_names.as_deref() };
@@ -220,7 +232,7 @@ pub fn run(args: &ValArgs, started: Instant) -> Result<(), Failure> {
     let mut evaluator =
         Evaluator::new(model.goal(classes), args.compute.options(), args.compute.team()).with_tta(args.tta, size);
     let stop = stop_flag()?;
-    let Some(evaluation) = evaluator.run(&*model.net, &mut loader, &stop)? else {
+    let Some(evaluation) = evaluator.run(&model.net, &mut loader, &stop)? else {
         return Err(Failure::new(130, "interrupted"));
     };
     for skipped in loader.skipped() {
@@ -229,6 +241,38 @@ pub fn run(args: &ValArgs, started: Instant) -> Result<(), Failure> {
     if evaluation.counts.total() == 0 {
         return Err(Failure::data(format!("none of the {} pictures could be read", evaluation.skipped)));
     }
+    let metrics = Metrics::new(split, &evaluation, &names, started.elapsed().as_secs_f64());
+    match args.output.choose() {
+        Output::Json => print_json(&metrics),
+        _ => print_metrics(&metrics),
+    }
+    Ok(())
+}
+
+/// A detector of the registry, picture by picture, each at the size that the detector chooses.
+fn judge_detector(args: &ValArgs, model: &ModelArgs, started: Instant) -> Result<(), Failure> {
+    let mut finder = Finder::of_registry(model, args.compute)?;
+    let names = finder.names().to_vec();
+    let source = open_data(args.data.as_deref(), &Wanted { task: Some(Task::Detect), class_names: Some(&names) })?;
+    let (split, part) = choose_part(&source, args.split)?;
+    let stop = stop_flag()?;
+    let (mut counts, mut skipped) = (DetectionCounts::new(names.len()), 0);
+    for index in 0..part.len() {
+        if stop.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(Failure::new(130, "interrupted"));
+        }
+        let image = match part.get(index) {
+            Err(error) if error.is_bad_sample() => {
+                eprintln!("left out: {error}");
+                skipped += 1;
+                continue;
+            }
+            other => other?.image,
+        };
+        counts.add(part.boxes(index).unwrap_or_default(), &finder.find(&image)?, 0);
+    }
+    counts.close();
+    let evaluation = Evaluation { counts: Counts::Detect(counts), loss: None, skipped };
     let metrics = Metrics::new(split, &evaluation, &names, started.elapsed().as_secs_f64());
     match args.output.choose() {
         Output::Json => print_json(&metrics),

@@ -255,6 +255,16 @@ settings! {
     augment: Augment,
     /// Mixing of samples.
     mixing: MixingName,
+    /// Sizes between which the batches of a detector vary; 1 for one size.
+    multi_scale: usize,
+    /// Probability that four pictures with boxes are put together.
+    mosaic: f64,
+    /// Last epochs in which pictures with boxes come alone, as they are in evaluation.
+    close_mosaic: u64,
+    /// Probability that another picture with boxes is laid over one.
+    mixup: f64,
+    /// Probability that things of another picture are put onto one.
+    copy_paste: f64,
     /// Random views of each picture whose features are kept, besides the picture as evaluation sees it, where the backbone is
     /// frozen; 0 for that one alone.
     feature_views: u64,
@@ -323,7 +333,7 @@ impl Settings {
 
     /// Whether the features of a frozen backbone are computed once, instead of in every epoch.
     pub(crate) fn caches_features(&self) -> bool {
-        let pixels = self.task() == Task::Segment;
+        let pixels = matches!(self.task(), Task::Segment | Task::Detect);
         self.freeze == Some(Freeze::Backbone) && !self.mixing.mixing().is_on() && !pixels
     }
 }

@@ -3,7 +3,9 @@
 use crate::config::{Augment, ClassWeights, Freeze, MixingName, OptimizerName, ScheduleName, Settings, TrainConfig};
 use crate::{Result, TrainError};
 use std::path::Path;
-use striate_vision::data::DatasetSource;
+use striate_graph::machine::default_threads;
+use striate_vision::data::{Dataset, DatasetSource};
+use striate_vision::models::detection::{detectors, find_detector};
 use striate_vision::models::{
     ModelSpec, OnnxNet, Pretrained, Task, find_model, imported_preprocess, is_imported, open_imported,
 };
@@ -13,6 +15,21 @@ use striate_vision::transforms::ResizeTo;
 const MOST_VIEWS: u64 = 1000;
 /// How many pictures the frozen part of a net is to see, about.
 const FEATURE_PASSES: usize = 2000;
+/// Of the boxes, one in so many may become smaller than [`SEEN_SIDE`].
+const FEW: usize = 20;
+/// Pixels that a thing should have in its shorter direction for a detector to see it well.
+const SEEN_SIDE: f64 = 18.0;
+/// Least and largest side of pictures that detectors see by default.
+const LEAST_SIDE: f64 = 160.0;
+const LONGEST: f64 = 640.0;
+/// Pixels that a detector is shown in a training, about.
+const SEEN_PIXELS: f64 = 1.6e9;
+/// The part of it that the scenes inside the binary get: they are for the first minutes.
+const FIRST_LOOK: f64 = 0.22;
+/// Last epochs in which pictures come alone: one in so many.
+const LAST_ALONE: u64 = 7;
+/// Most sizes of batches: a program is compiled for each.
+const MOST_SIZES: usize = 9;
 /// Longest side of a picture that counts as small.
 const SMALL: usize = 64;
 
@@ -27,16 +44,70 @@ struct Kind {
     /// Middle height and width.
     size: [usize; 2],
     channels: usize,
+    /// Of things: one in [`FEW`] has a box with a shorter side than so many pixels.
+    small_side: f64,
+    /// Whether it is what the binary holds, for a first look.
+    embedded: bool,
 }
 
 impl Kind {
     fn of(source: &DatasetSource) -> Kind {
         let pictures = source.train.as_ref().map_or(0, |part| part.len());
-        Kind { task: source.task, pictures, size: source.middle_size(), channels: source.channels }
+        let small_side = source.train.as_ref().map_or(0.0, |part| small_side(&**part));
+        let embedded = source.path.is_none();
+        Kind {
+            task: source.task,
+            pictures,
+            size: source.middle_size(),
+            channels: source.channels,
+            small_side,
+            embedded,
+        }
     }
 
     fn small(&self) -> bool {
         self.size[0].max(self.size[1]) <= SMALL
+    }
+}
+
+/// The shorter side of boxes that one in [`FEW`] is below; 0 without boxes.
+fn small_side(part: &dyn Dataset) -> f64 {
+    let things = (0..part.len()).filter_map(|index| part.boxes(index)).flatten();
+    let mut sides: Vec<f64> = things.map(|t| (t.xyxy[2] - t.xyxy[0]).min(t.xyxy[3] - t.xyxy[1])).collect();
+    sides.sort_by(f64::total_cmp);
+    sides.get(sides.len() / FEW).copied().unwrap_or(0.0)
+}
+
+/// The net of our own that a detector is by default: the smallest, unless there are many pictures and threads.
+fn choose_detector(pictures: usize, threads: usize) -> &'static str {
+    match (pictures, threads) {
+        (20_000.., 32..) => "striate_det_m",
+        (5_000.., 8..) => "striate_det_s",
+        _ => "striate_det_n",
+    }
+}
+
+/// For boxes: the longer side is such that few of the things become smaller than [`SEEN_SIDE`] pixels, and the epochs so many that
+/// about as much is seen in all whatever the number and size of the pictures.
+fn choose_for_boxes(kind: &Kind) -> Defaults {
+    let [h, w] = kind.size;
+    let longer = h.max(w).max(1) as f64;
+    let wanted = if kind.small_side > 0.0 { SEEN_SIDE / kind.small_side * longer } else { longer };
+    let most = longer.clamp(LEAST_SIDE, LONGEST);
+    let imgsz = (wanted.clamp(LEAST_SIDE, most) / 32.0).ceil() as usize * 32;
+    let pixels = imgsz as f64 * imgsz as f64 * h.min(w) as f64 / longer;
+    let seen = if kind.embedded { FIRST_LOOK * SEEN_PIXELS } else { SEEN_PIXELS };
+    let epochs = (seen / (kind.pictures.max(1) as f64 * pixels)).round().clamp(12.0, 300.0) as u64;
+    Defaults {
+        model: choose_detector(kind.pictures, default_threads()),
+        imgsz,
+        epochs,
+        batch: 8,
+        augment: Augment::Photo,
+        lr_factor: 1.0,
+        head_lr_factor: 1.0,
+        average: true,
+        remark: ", weights averaged over about two epochs",
     }
 }
 
@@ -58,6 +129,9 @@ struct Defaults {
 fn choose_defaults(kind: &Kind) -> Defaults {
     let n = kind.pictures;
     let (lr_factor, head_lr_factor, average, remark) = (1.0, 1.0, false, "");
+    if kind.task == Task::Detect {
+        return choose_for_boxes(kind);
+    }
     if kind.task == Task::Segment {
         let longer = kind.size[0].max(kind.size[1]);
         return Defaults {
@@ -110,6 +184,10 @@ pub fn resolve(config: &TrainConfig, source: &DatasetSource) -> Result<Resolved>
     let kind = Kind::of(source);
     let mut given = config.clone();
     let imported = take_imported(&mut given)?;
+    if kind.task == Task::Detect && (imported.is_some() || given.weights.is_some()) {
+        let fix = "detectors are trained from random weights so far";
+        return Err(TrainError::setting("--weights", "set", fix));
+    }
     let pretrained = given.weights.as_deref().map(Pretrained::read).transpose()?;
     let mut rules = Vec::new();
     let fresh = choose_defaults(&kind);
@@ -120,7 +198,11 @@ pub fn resolve(config: &TrainConfig, source: &DatasetSource) -> Result<Resolved>
     };
     let model = given.model.clone().unwrap_or_else(|| chosen.model.to_owned());
     match imported {
-        None => check_task(find_model(&model)?, kind.task, &given)?,
+        None if kind.task == Task::Detect => check_detector(&model, &given)?,
+        None => {
+            check_no_detector(&model, kind.task)?;
+            check_task(find_model(&model)?, kind.task, &given)?;
+        }
         Some(_) if kind.task != Task::Classify => {
             let fix = format!("an imported net is trained to classify, and the data is to {}", kind.task);
             return Err(TrainError::setting("--model", &model, &fix));
@@ -129,7 +211,9 @@ pub fn resolve(config: &TrainConfig, source: &DatasetSource) -> Result<Resolved>
     }
     given.task = Some(kind.task);
     let [h, w] = kind.size;
-    let size = if kind.small() {
+    let size = if kind.task == Task::Detect {
+        format!("one box in {FEW} is narrower than {:.0} pixels, which should be seen as {SEEN_SIDE}", kind.small_side)
+    } else if kind.small() {
         format!("of at most {SMALL} pixels: small")
     } else {
         format!("above {SMALL} pixels: photographs")
@@ -147,10 +231,13 @@ pub fn resolve(config: &TrainConfig, source: &DatasetSource) -> Result<Resolved>
 /// What is set, and for the rest what was chosen.
 fn fill(given: TrainConfig, model: String, chosen: &Defaults, kind: &Kind) -> Settings {
     let batch = given.batch.unwrap_or_else(|| chosen.batch.min((kind.pictures / 4).max(1)));
-    let optimizer = given.optimizer.unwrap_or(OptimizerName::Sgd);
+    let boxes = kind.task == Task::Detect;
+    let optimizer = given.optimizer.unwrap_or(if boxes { OptimizerName::AdamW } else { OptimizerName::Sgd });
+    let epochs = given.epochs.unwrap_or(chosen.epochs);
+    let augment = given.augment.unwrap_or(chosen.augment);
     let plain = matches!(model.as_str(), "lenet") || (model.starts_with("vgg") && !model.ends_with("_bn"));
     Settings {
-        epochs: given.epochs.unwrap_or(chosen.epochs),
+        epochs,
         batch,
         imgsz: given.imgsz.unwrap_or(chosen.imgsz),
         lr: given.lr.unwrap_or_else(|| chosen.lr_factor * choose_lr(optimizer, batch, plain)),
@@ -163,13 +250,18 @@ fn fill(given: TrainConfig, model: String, chosen: &Defaults, kind: &Kind) -> Se
         warmup: given.warmup.unwrap_or(0.2),
         label_smoothing: given.label_smoothing.unwrap_or(if kind.task == Task::Classify { 0.1 } else { 0.0 }),
         ema: given.ema.unwrap_or(if chosen.average { choose_average(kind.pictures, batch) } else { 0.0 }),
-        augment: given.augment.unwrap_or(chosen.augment),
+        augment,
         mixing: given.mixing.unwrap_or(MixingName::None),
+        multi_scale: given.multi_scale.unwrap_or(1),
+        mosaic: given.mosaic.unwrap_or(if boxes && augment == Augment::Photo { 0.5 } else { 0.0 }),
+        close_mosaic: given.close_mosaic.unwrap_or(if boxes { epochs.div_ceil(LAST_ALONE) } else { 0 }),
+        mixup: given.mixup.unwrap_or(0.0),
+        copy_paste: given.copy_paste.unwrap_or(0.0),
         feature_memory: given.feature_memory.unwrap_or(2048),
         feature_views: given.feature_views.unwrap_or_else(|| choose_views(kind.pictures)),
         freeze_bn: given.freeze_bn.unwrap_or(false),
         class_weights: given.class_weights.unwrap_or(ClassWeights::None),
-        clip_norm: given.clip_norm.unwrap_or(0.0),
+        clip_norm: given.clip_norm.unwrap_or(if boxes { 10.0 } else { 0.0 }),
         val_fraction: given.val_fraction.unwrap_or(0.1),
         patience: given.patience.unwrap_or(0),
         seed: given.seed.unwrap_or(0),
@@ -318,6 +410,27 @@ fn going_on(
     Defaults { model, imgsz, epochs, batch, lr_factor, head_lr_factor, average: !head_alone, remark, ..usual }
 }
 
+/// Whether the net is a detector, and the settings are for one.
+fn check_detector(model: &str, given: &TrainConfig) -> Result<()> {
+    if find_detector(model).is_err() && find_model(model).is_ok() {
+        let names = detectors().iter().map(|spec| spec.name).collect::<Vec<_>>().join(", ");
+        return Err(TrainError::setting("--model", model, &format!("the data has boxes, which these find: {names}")));
+    }
+    find_detector(model)?;
+    check_settings(Task::Detect, given)?;
+    let fix = "freezing parts of a detector is not there yet";
+    if given.freeze.is_some() || given.freeze_bn == Some(true) {
+        return Err(TrainError::setting("--freeze", "set", fix));
+    }
+    Ok(())
+}
+
+/// Whether a name that is none of the plain nets is that of a detector, which finds boxes where the data has none.
+fn check_no_detector(model: &str, task: Task) -> Result<()> {
+    let fix = format!("it is a detector, and the data is to {task}; give data with boxes, or --task detect for scenes");
+    if find_detector(model).is_ok() { Err(TrainError::setting("--model", model, &fix)) } else { Ok(()) }
+}
+
 /// Whether the net is for the task, and the settings too.
 fn check_task(spec: &ModelSpec, task: Task, given: &TrainConfig) -> Result<()> {
     let for_pixels = |task: Task| task == Task::Segment;
@@ -325,6 +438,11 @@ fn check_task(spec: &ModelSpec, task: Task, given: &TrainConfig) -> Result<()> {
         let fix = format!("it is a net to {}, the data is to {task}; `striate models` lists the nets", spec.task);
         return Err(TrainError::setting("--model", spec.name, &fix));
     }
+    check_settings(task, given)
+}
+
+/// Whether the settings are for the task.
+fn check_settings(task: Task, given: &TrainConfig) -> Result<()> {
     let fix = format!("it is for --task classify, and this is to {task}");
     let others = task != Task::Classify;
     if others && given.mixing.is_some_and(|mixing| mixing != MixingName::None) {
@@ -373,6 +491,9 @@ fn check(s: &Settings) -> Result<()> {
             return Err(TrainError::setting(name, 0, at_least_one));
         }
     }
+    if !(1..=MOST_SIZES).contains(&s.multi_scale) {
+        return Err(TrainError::setting("--multi-scale", s.multi_scale, &format!("1 to {MOST_SIZES} are possible")));
+    }
     if s.imgsz > 4096 {
         return Err(TrainError::setting("--imgsz", s.imgsz, "at most 4096 is possible"));
     }
@@ -396,6 +517,9 @@ fn check(s: &Settings) -> Result<()> {
         ("warmup", s.warmup, 1.0),
         ("label_smoothing", s.label_smoothing, 1.0),
         ("ema", s.ema, 1.0),
+        ("mosaic", s.mosaic, 1.0),
+        ("mixup", s.mixup, 1.0),
+        ("copy_paste", s.copy_paste, 1.0),
         ("momentum", s.momentum, 1.0),
         ("weight_decay", s.weight_decay, f64::MAX),
         ("clip_norm", s.clip_norm, f64::MAX),

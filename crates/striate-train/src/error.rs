@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 use striate_vision::data::DataError;
 use striate_vision::models::ModelError;
+use striate_vision::models::detection::DetectError;
 
 /// Result of this crate.
 pub type Result<T, E = TrainError> = std::result::Result<T, E>;
@@ -35,6 +36,9 @@ pub enum TrainError {
     /// The model or its file.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A detector that cannot be run.
+    #[error(transparent)]
+    Detect(#[from] DetectError),
     /// A file of the run.
     #[error(transparent)]
     File(#[from] striate_io::Error),
@@ -112,11 +116,13 @@ impl TrainError {
             TrainError::Model(ModelError::File(file)) if file.is_io() => 5,
             TrainError::Model(_) => 2,
             TrainError::File(_) | TrainError::Io { .. } => 5,
-            TrainError::Nn(striate_nn::Error::Graph(error)) | TrainError::Graph(error) => match error {
+            TrainError::Nn(striate_nn::Error::Graph(error))
+            | TrainError::Graph(error)
+            | TrainError::Detect(DetectError::Graph(error)) => match error {
                 striate_graph::Error::Shape { .. } => 2,
                 _ => 1,
             },
-            TrainError::Nn(_) => 2,
+            TrainError::Nn(_) | TrainError::Detect(_) => 2,
             TrainError::NonFinite { .. } => 6,
             TrainError::Interrupted { .. } => 130,
         }

@@ -1,5 +1,6 @@
 //! A net on a part of the data.
 
+use crate::boxes::{find_broken, heads_graph};
 use crate::goal::{Counts, Goal};
 use crate::step::Cut;
 use crate::{Result, Tta};
@@ -9,6 +10,8 @@ use striate_graph::machine::Team;
 use striate_graph::{Array, CompileOptions, Mode, Program, ProgramCache, Session};
 use striate_nn::Module;
 use striate_vision::data::{Batch, DataLoader};
+use striate_vision::models::TaskNet;
+use striate_vision::models::detection::{DetectError, DetectionNet, Detections, Frame};
 
 /// Bytes of arenas that evaluation programs of other batch sizes may take.
 const CACHE_BYTES: usize = 256 << 20;
@@ -18,8 +21,9 @@ const CACHE_BYTES: usize = 256 << 20;
 pub struct Evaluation {
     /// What the task counts.
     pub counts: Counts,
-    /// Mean loss: cross-entropy by picture or pixel, binary cross-entropy by label, smooth L1 by (scaled) number.
-    pub loss: f64,
+    /// Mean loss: cross-entropy by picture or pixel, binary cross-entropy by label, smooth L1 by (scaled) number. Detectors have none in
+    /// evaluation, where no targets are assigned.
+    pub loss: Option<f64>,
     /// Pictures that could not be read.
     pub skipped: usize,
 }
@@ -28,7 +32,9 @@ impl Evaluation {
     /// What decides which weights are best: more is better.
     pub(crate) fn score(&self) -> f64 {
         match &self.counts {
-            Counts::Regress(_) => -self.loss,
+            Counts::Regress(_) => -self.loss.unwrap_or(f64::INFINITY),
+            // Over IoU 0.5 to 0.95.
+            Counts::Detect(counts) => counts.means()[1],
             other => other.figures()[0],
         }
     }
@@ -41,6 +47,8 @@ pub struct Evaluator {
     team: Arc<Team>,
     programs: ProgramCache<Vec<usize>>,
     session: Option<(Vec<usize>, Session)>,
+    /// How pictures lie in the batches of the session, for detectors.
+    frame: Option<Frame>,
     /// For features instead of pictures: the cut, and the shape of a picture.
     cut: Option<(Cut, [usize; 3])>,
     /// Views of each picture, and the height and width of one.
@@ -51,7 +59,7 @@ impl Evaluator {
     /// For a net with this goal.
     pub fn new(goal: Goal, options: CompileOptions, team: Arc<Team>) -> Evaluator {
         let (programs, tta) = (ProgramCache::new(CACHE_BYTES), (Tta::None, [0, 0]));
-        Evaluator { goal, options, team, programs, session: None, cut: None, tta }
+        Evaluator { goal, options, team, programs, session: None, frame: None, cut: None, tta }
     }
 
     /// With several views of each picture, of this height and width, where pictures went through [`Tta::preprocess`].
@@ -119,16 +127,45 @@ impl Evaluator {
         Ok(session.run(&[("input", images)])?[0].clone())
     }
 
+    /// What a detector finds on prepared pictures `[N, C, H, W]`, in their pixels.
+    ///
+    /// # Errors
+    /// Where the net cannot take them, or gives numbers that are not finite.
+    pub fn detect(&mut self, net: &dyn DetectionNet, images: &Array) -> Result<Vec<Detections>> {
+        let shape = images.shape().to_vec();
+        if self.session.as_ref().is_none_or(|(held, _)| *held != shape) {
+            let (graph, frame) = heads_graph(net, &shape)?;
+            let options = &self.options;
+            let program = self.programs.get(&shape, || Program::compile(&graph, options))?;
+            self.session = None; // its memory is free before the next one asks for memory
+            self.session = Some((shape, Session::with_team(program, self.team.clone())));
+            self.frame = Some(frame);
+        }
+        let (Some((_, session)), Some(frame)) = (&mut self.session, &self.frame) else { unreachable!("just made") };
+        let program = session.program().clone();
+        let outputs = session.run(&[("input", images)])?;
+        match find_broken(&program, outputs) {
+            Some((output, value)) => Err(DetectError::NotFinite { output, value }.into()),
+            None => Ok(net.decode(outputs, frame)?),
+        }
+    }
+
+    /// Counts what a net says of a batch; its losses are added up with how many they are.
+    fn count(&mut self, net: &TaskNet, counts: &mut Counts, batch: &Batch) -> Result<(f64, u64)> {
+        if let (Some(detector), Counts::Detect(counts)) = (net.detector(), &mut *counts) {
+            let found = self.detect(detector, &batch.images())?;
+            counts.add_batch(batch, found, detector.first_class());
+            return Ok((0.0, 0));
+        }
+        let outputs = self.logits_behind(&**net, batch)?;
+        self.goal.count(counts, (&outputs, batch), &self.team)
+    }
+
     /// All of an epoch of `loader`; `None` where `stop` became true meanwhile.
     ///
     /// # Errors
     /// Those of the data and of the net.
-    pub fn run(
-        &mut self,
-        net: &dyn Module,
-        loader: &mut dyn DataLoader,
-        stop: &AtomicBool,
-    ) -> Result<Option<Evaluation>> {
+    pub fn run(&mut self, net: &TaskNet, loader: &mut dyn DataLoader, stop: &AtomicBool) -> Result<Option<Evaluation>> {
         let mut counts = self.goal.counts();
         let (mut loss, mut weight) = (0.0, 0);
         loader.start(0, 0)?;
@@ -137,13 +174,15 @@ impl Evaluator {
                 return Ok(None);
             }
             if !batch.is_empty() {
-                let outputs = self.logits_behind(net, &batch)?;
-                let (more, n) = self.goal.count(&mut counts, (&outputs, &batch), &self.team)?;
+                let (more, n) = self.count(net, &mut counts, &batch)?;
                 (loss, weight) = (loss + more, weight + n);
             }
             loader.recycle(batch);
         }
-        let loss = loss / weight.max(1) as f64;
+        if let Counts::Detect(counts) = &mut counts {
+            counts.close();
+        }
+        let loss = (weight > 0).then(|| loss / weight as f64);
         Ok(Some(Evaluation { counts, loss, skipped: loader.skipped().len() }))
     }
 }

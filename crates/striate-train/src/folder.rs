@@ -1,17 +1,22 @@
 //! The run folder.
 
 use crate::config::{Settings, TrainConfig};
-use crate::goal::{train_figure, val_figures};
+use crate::goal::val_figures;
 use crate::{EpochRecord, Named, Result, TrainError};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use striate_vision::models::Task;
 
-/// Columns of `results.csv`; those of the task stand in place of the first and the last two of its figures.
-fn columns(task: Task) -> String {
-    let [first, second] = val_figures(task);
-    format!("epoch,step,train_loss,train_{},val_loss,val_{first},val_{second},lr,best,seconds", train_figure(task))
+/// Columns of `results.csv` that are no figures of the task.
+const FIXED: [&str; 7] = ["epoch", "step", "train_loss", "val_loss", "lr", "best", "seconds"];
+
+/// Columns of `results.csv`; those of the task stand behind the loss of their part. Detectors have no loss in evaluation.
+fn columns(task: Task, train_figures: &[String]) -> String {
+    let val_loss = (task != Task::Detect).then_some("val_loss");
+    let first = ["epoch", "step", "train_loss"].into_iter().chain(train_figures.iter().map(String::as_str));
+    let last = val_loss.into_iter().chain(val_figures(task)).chain(["lr", "best", "seconds"]);
+    first.chain(last).collect::<Vec<_>>().join(",")
 }
 /// Most run folders of one name.
 const MOST: usize = 100_000;
@@ -104,6 +109,11 @@ impl RunFolder {
         self.path.join("report.html")
     }
 
+    /// A picture or page of the run, by its name.
+    pub fn picture(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
     pub(crate) fn write_args(&self, settings: &Settings) -> Result<()> {
         let text = toml::to_string(&TrainConfig::from(settings.clone()))
             .map_err(|error| TrainError::Config { path: self.args(), why: error.to_string() })?;
@@ -124,7 +134,7 @@ pub(crate) struct Logs {
 
 impl Logs {
     /// Opens both, cut back to these lengths: what came after the checkpoint will come again.
-    pub fn open(folder: &RunFolder, task: Task, lengths: [u64; 2]) -> Result<Logs> {
+    pub fn open(folder: &RunFolder, (task, train_figures): (Task, &[String]), lengths: [u64; 2]) -> Result<Logs> {
         let open = |path: PathBuf, length: u64| {
             let file =
                 OpenOptions::new().create(true).append(true).open(&path).map_err(TrainError::io(&path, "open"))?;
@@ -139,7 +149,7 @@ impl Logs {
             events: open(folder.events(), events)?,
         };
         if logs.lengths()?[0] == 0 {
-            logs.line(true, &columns(task))?;
+            logs.line(true, &columns(task, train_figures))?;
         }
         Ok(logs)
     }
@@ -159,12 +169,15 @@ impl Logs {
     }
 
     pub fn epoch(&mut self, r: &EpochRecord) -> Result<()> {
-        let [train, first, second] = std::array::from_fn(|i| r.figures.0.get(i).map_or(0.0, |(_, value)| *value));
-        let line = format!(
-            "{},{},{},{train},{},{first},{second},{},{},{:.3}",
-            r.epoch, r.step, r.train_loss, r.val_loss, r.lr, r.best, r.seconds
-        );
-        self.line(true, &line)
+        let numbers =
+            |figures: &[(String, f64)]| figures.iter().map(|(_, value)| value.to_string()).collect::<Vec<_>>();
+        let of_val = r.figures.0.len().saturating_sub(2);
+        let mut cells = vec![r.epoch.to_string(), r.step.to_string(), r.train_loss.to_string()];
+        cells.extend(numbers(&r.figures.0[..of_val]));
+        cells.extend(r.val_loss.map(|loss| loss.to_string()));
+        cells.extend(numbers(&r.figures.0[of_val..]));
+        cells.extend([r.lr.to_string(), r.best.to_string(), format!("{:.3}", r.seconds)]);
+        self.line(true, &cells.join(","))
     }
 
     /// Lengths now, with all of it on the disk.
@@ -182,18 +195,20 @@ pub(crate) fn read_results(folder: &RunFolder) -> Vec<EpochRecord> {
     let text = std::fs::read_to_string(folder.results()).unwrap_or_default();
     let head: Vec<&str> = text.lines().next().unwrap_or_default().split(',').collect();
     let parse = |line: &str| {
-        let cells: Vec<&str> = line.split(',').collect();
-        let number = |i: usize| cells.get(i)?.parse::<f64>().ok();
+        let cells: Vec<(&str, &str)> = head.iter().copied().zip(line.split(',')).collect();
+        let cell = |name: &str| cells.iter().find(|(n, _)| *n == name).map(|(_, cell)| *cell);
+        let number = |name: &str| cell(name)?.parse::<f64>().ok();
+        let figures = cells.iter().filter(|(name, _)| !FIXED.contains(name));
         Some(EpochRecord {
-            epoch: number(0)? as u64,
+            epoch: number("epoch")? as u64,
             epochs: 0,
-            step: number(1)? as u64,
-            train_loss: number(2)?,
-            val_loss: number(4)?,
-            figures: Named([3, 5, 6].iter().filter_map(|&i| Some(((*head.get(i)?).to_owned(), number(i)?))).collect()),
-            lr: number(7)?,
-            best: cells.get(8) == Some(&"true"),
-            seconds: number(9)?,
+            step: number("step")? as u64,
+            train_loss: number("train_loss")?,
+            val_loss: number("val_loss"),
+            figures: Named(figures.filter_map(|(name, cell)| Some(((*name).to_owned(), cell.parse().ok()?))).collect()),
+            lr: number("lr")?,
+            best: cell("best") == Some("true"),
+            seconds: number("seconds")?,
         })
     };
     text.lines().skip(1).filter_map(parse).collect()

@@ -1,6 +1,7 @@
 //! What a net is trained for: its loss in training, what is counted in evaluation, and how views are joined.
 
-use crate::Result;
+use crate::boxes::DetectionCounts;
+use crate::{Result, TrainError};
 use striate_graph::machine::Team;
 use striate_graph::{Array, DType, Error, Tensor, Trace};
 use striate_nn::loss::{BCEWithLogitsLoss, CrossEntropyLoss, Reduction, SmoothL1Loss, of_outputs};
@@ -8,6 +9,7 @@ use striate_vision::data::{Batch, IGNORE};
 use striate_vision::metrics::{
     ClassificationMetrics, MultilabelMetrics, RegressionMetrics, SegmentationMetrics, pixel_classes,
 };
+use striate_vision::models::detection::DetectionNet;
 use striate_vision::models::{ModelInfo, TargetScale, Task};
 
 /// A task with its number of outputs.
@@ -46,23 +48,27 @@ impl Goal {
         numbers.iter().zip(by_number).map(|(v, (mean, std))| ((f64::from(*v) - mean) / std) as f32).collect()
     }
 
-    /// What the figure of a training step is called.
-    pub(crate) fn train_figure(&self) -> &'static str {
-        train_figure(self.task)
-    }
-
-    /// What the targets of a batch are in a step's graph: for one class each, or mixed ones, for pixels, labels or numbers.
-    pub(crate) fn targets(&self, batch: &Batch, mixed: bool) -> Result<Array> {
+    /// What the targets of a batch are in a step's graph, by the names of its inputs: for one class each, or mixed ones, for pixels,
+    /// labels, numbers or boxes.
+    pub(crate) fn targets(&self, batch: &Batch, loss: &Loss) -> Result<Vec<(&'static str, Array)>> {
         let lacking = |what: &str| Error::Internal(format!("a batch has no {what}"));
-        Ok(match self.task {
-            Task::Classify if mixed => batch.target_array().ok_or_else(|| lacking("soft targets"))?,
-            Task::Classify => batch.label_array(),
-            Task::Segment => batch.mask_array().ok_or_else(|| lacking("masks of its size"))?,
-            Task::Multilabel | Task::Regress => {
+        let targets = match loss {
+            Loss::Classes(_, Mixed(true)) => {
+                let soft = batch.target_array().ok_or_else(|| lacking("soft targets"))?;
+                return Ok(vec![("targets", soft), ("labels", batch.label_array())]);
+            }
+            Loss::Boxes { most, first } => {
+                let [boxes, labels] = batch.truth_arrays(*most, *first);
+                return Ok(vec![("boxes", boxes), ("labels", labels)]);
+            }
+            Loss::Classes(..) => batch.label_array(),
+            Loss::Pixels(_) => batch.mask_array().ok_or_else(|| lacking("masks of its size"))?,
+            Loss::Labels(_) | Loss::Numbers(_) => {
                 let values = batch.targets.as_deref().ok_or_else(|| lacking("values"))?;
                 Array::from_vec([batch.len(), self.outputs], self.scaled(values))?
             }
-        })
+        };
+        Ok(vec![("targets", targets)])
     }
 
     /// Nothing counted yet.
@@ -72,6 +78,7 @@ impl Goal {
             Task::Multilabel => Counts::Multilabel(MultilabelMetrics::new(self.outputs)),
             Task::Regress => Counts::Regress(RegressionMetrics::new(self.outputs)),
             Task::Segment => Counts::Segment(SegmentationMetrics::new(self.outputs)),
+            Task::Detect => Counts::Detect(DetectionCounts::new(self.outputs)),
         }
     }
 
@@ -113,6 +120,7 @@ impl Goal {
                 }
                 (loss, pixels)
             }
+            Counts::Detect(_) => return Err(Error::Internal("boxes are no rows of values".into()).into()),
         })
     }
 
@@ -130,6 +138,7 @@ impl Goal {
                     sums.iter_mut().zip(values).for_each(|(sum, x)| *sum += 1.0 / (1.0 + f64::from(-x).exp()));
                 }
                 Task::Regress => sums.iter_mut().zip(values).for_each(|(sum, x)| *sum += f64::from(*x)),
+                Task::Detect => return Err(Error::Internal("boxes of several views are not joined".into()).into()),
             }
         }
         let n = views.len() as f64;
@@ -140,7 +149,7 @@ impl Goal {
                 log => log as f32,
             },
             Task::Multilabel => (sum / (n - sum).max(f64::MIN_POSITIVE)).ln().clamp(least, f64::from(f32::MAX)) as f32,
-            Task::Regress => (sum / n) as f32,
+            Task::Regress | Task::Detect => (sum / n) as f32,
         };
         Ok(Array::from_vec(shape, sums.into_iter().map(join).collect())?)
     }
@@ -168,21 +177,14 @@ fn add_softmax(values: &[f32], [k, h, w]: [usize; 3], mirrored: bool, sums: &mut
     }
 }
 
-pub(crate) fn train_figure(task: Task) -> &'static str {
-    match task {
-        Task::Classify => "top1",
-        Task::Multilabel => "accuracy",
-        Task::Regress => "error",
-        Task::Segment => "pixel_accuracy",
-    }
-}
-
+/// What the figures of an evaluation on val are called in `results.csv` and in events.
 pub(crate) fn val_figures(task: Task) -> [&'static str; 2] {
     match task {
-        Task::Classify => ["top1", "top5"],
-        Task::Multilabel => ["mAP", "micro_f1"],
-        Task::Regress => ["mae", "r2"],
-        Task::Segment => ["mIoU", "pixel_accuracy"],
+        Task::Classify => ["val_top1", "val_top5"],
+        Task::Multilabel => ["val_mAP", "val_micro_f1"],
+        Task::Regress => ["val_mae", "val_r2"],
+        Task::Segment => ["val_mIoU", "val_pixel_accuracy"],
+        Task::Detect => ["metrics/mAP50(B)", "metrics/mAP50-95(B)"],
     }
 }
 
@@ -197,6 +199,8 @@ pub enum Counts {
     Regress(RegressionMetrics),
     /// Pixels.
     Segment(SegmentationMetrics),
+    /// Boxes.
+    Detect(DetectionCounts),
 }
 
 impl Counts {
@@ -207,6 +211,7 @@ impl Counts {
             Counts::Multilabel(counts) => counts.total(),
             Counts::Regress(counts) => counts.total(),
             Counts::Segment(counts) => counts.pictures(),
+            Counts::Detect(counts) => counts.pictures(),
         }
     }
 
@@ -217,48 +222,105 @@ impl Counts {
             Counts::Multilabel(counts) => [counts.mean_average_precision(), counts.micro_f1()],
             Counts::Regress(counts) => [counts.overall().mae, counts.overall().r2],
             Counts::Segment(counts) => [counts.mean_iou(), counts.pixel_accuracy()],
+            Counts::Detect(counts) => counts.means(),
         }
     }
 }
 
+/// Whether samples are mixed, so that targets are soft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mixed(pub bool);
+
 /// The loss of a training step.
 pub(crate) enum Loss {
-    Classes(CrossEntropyLoss),
+    Classes(CrossEntropyLoss, Mixed),
     Labels(BCEWithLogitsLoss),
     Numbers(SmoothL1Loss),
     Pixels(CrossEntropyLoss),
+    /// The detector's own; at most so many boxes a picture, class 0 having this label.
+    Boxes {
+        most: usize,
+        first: usize,
+    },
+}
+
+/// The loss, and figures by name, each times the number of pictures.
+pub(crate) struct Recorded {
+    pub loss: Tensor,
+    pub figures: Vec<(String, Tensor)>,
+}
+
+impl Recorded {
+    /// All of it, as outputs of a graph.
+    pub fn outputs(&self) -> Vec<(&str, &Tensor)> {
+        let figures = self.figures.iter().map(|(name, figure)| (name.as_str(), figure));
+        [("loss", &self.loss)].into_iter().chain(figures).collect()
+    }
+}
+
+/// Column of a loss of a detector: torchvision's names for its losses are not those that people look for.
+fn loss_column(name: &str) -> String {
+    let known = match name {
+        "bbox_regression" => "box_loss",
+        "classification" => "cls_loss",
+        "bbox_ctrness" => "ctr_loss",
+        other => other,
+    };
+    format!("train/{}", known.strip_prefix("loss_").map_or(known.to_owned(), |name| format!("{name}_loss")))
 }
 
 impl Loss {
-    pub fn new(task: Task, label_smoothing: f64, class_weights: Option<&Array>) -> Loss {
+    /// The loss of a task other than detection.
+    pub fn new(task: Task, label_smoothing: f64, class_weights: Option<&Array>, mixed: Mixed) -> Result<Loss> {
         let mut classes = CrossEntropyLoss::new().label_smoothing(label_smoothing);
         if let Some(weight) = class_weights {
             classes = classes.weight(weight.clone());
         }
-        match task {
-            Task::Classify => Loss::Classes(classes),
+        Ok(match task {
+            Task::Classify => Loss::Classes(classes, mixed),
             Task::Multilabel => Loss::Labels(BCEWithLogitsLoss::new()),
             Task::Regress => Loss::Numbers(SmoothL1Loss::new()),
             // The sum: a batch may have no pixel that counts.
             Task::Segment => Loss::Pixels(classes.ignore_index(IGNORE.into()).reduction(Reduction::Sum)),
-        }
+            Task::Detect => return Err(Error::Internal("a detector has losses of its own".into()).into()),
+        })
+    }
+
+    /// Records a detector on pictures, with the sum of its losses and each of them.
+    pub fn of_detector(&self, net: &dyn DetectionNet, images: &Tensor) -> Result<Recorded> {
+        let Loss::Boxes { most, .. } = self else {
+            return Err(Error::Internal("a detector is trained by boxes".into()).into());
+        };
+        let (trace, n) = (images.trace(), images.size(0));
+        let truths = [trace.input("boxes", [n, *most, 4], DType::F32), trace.input("labels", [n, *most], DType::I64)];
+        let losses = net.losses(images, truths.each_ref());
+        let losses = losses.ok_or_else(|| {
+            let fix = "detectors of two stages cannot be trained yet; `striate models` lists the others";
+            TrainError::setting("--model", net.class_name(), fix)
+        })?;
+        let scalar = |loss: Tensor| loss.sum_all();
+        let losses: Vec<(&str, Tensor)> = losses.into_iter().map(|(name, loss)| (name, scalar(loss))).collect();
+        let sum = losses.iter().map(|(_, loss)| loss.clone()).reduce(|a, b| a + b);
+        let loss = sum.ok_or_else(|| Error::Internal("the detector has no loss".into()))?;
+        let figures = losses.into_iter().map(|(name, loss)| (loss_column(name), loss * n as f32)).collect();
+        Ok(Recorded { loss, figures })
     }
 
     /// Loss and figure of the outputs of a net that is trained; the first is the one that counts later.
-    pub fn call(&self, trace: &Trace, outputs: &[(Tensor, f64)], mixed: bool) -> (Tensor, Tensor) {
+    pub fn call(&self, trace: &Trace, outputs: &[(Tensor, f64)]) -> Result<Recorded> {
         let first = &outputs[0].0;
         let sizes = first.shape().to_vec();
         let n = sizes.first().copied().unwrap_or(1);
         let hits = |targets: &Tensor| first.argmax(1, false).eq(targets).cast(DType::F32);
-        match self {
-            Loss::Classes(loss) if mixed => {
+        let (loss, name, figure) = match self {
+            Loss::Classes(loss, Mixed(true)) => {
                 let (targets, labels) =
                     (trace.input("targets", sizes, DType::F32), trace.input("labels", [n], DType::I64));
-                (of_outputs(outputs, |y| loss.call(y, &targets)), hits(&labels).sum_all())
+                (of_outputs(outputs, |y| loss.call(y, &targets)), "train_top1", hits(&labels).sum_all())
             }
-            Loss::Classes(loss) => {
+            Loss::Classes(loss, _) => {
                 let labels = trace.input("targets", [n], DType::I64);
-                (of_outputs(outputs, |y| loss.call(y, &labels)), hits(&labels).sum_all())
+                (of_outputs(outputs, |y| loss.call(y, &labels)), "train_top1", hits(&labels).sum_all())
             }
             Loss::Pixels(loss) => {
                 let without_classes = [&sizes[..1], sizes.get(2..).unwrap_or_default()].concat();
@@ -266,20 +328,23 @@ impl Loss {
                 let counted = targets.ne(&targets.scalar_like(IGNORE.into())).cast(DType::F32).sum_all();
                 let counted = counted.maximum(&counted.scalar_like(1.0));
                 let right = hits(&targets).sum_all() / &counted;
-                (of_outputs(outputs, |y| loss.call(y, &targets)) / counted, right * n as f32)
+                let loss = of_outputs(outputs, |y| loss.call(y, &targets)) / counted;
+                (loss, "train_pixel_accuracy", right * n as f32)
             }
             Loss::Labels(loss) => {
                 let targets = trace.input("targets", sizes, DType::F32);
                 let said = first.gt(&first.scalar_like(0.0)).cast(DType::F32);
                 let right = (said - &targets).abs().affine(-1.0, 1.0).mean_all();
-                (of_outputs(outputs, |y| loss.call(y, &targets)), right * n as f32)
+                (of_outputs(outputs, |y| loss.call(y, &targets)), "train_accuracy", right * n as f32)
             }
             Loss::Numbers(loss) => {
                 let targets = trace.input("targets", sizes, DType::F32);
                 let error = (first - &targets).abs().mean_all();
-                (of_outputs(outputs, |y| loss.call(y, &targets)), error * n as f32)
+                (of_outputs(outputs, |y| loss.call(y, &targets)), "train_error", error * n as f32)
             }
-        }
+            Loss::Boxes { .. } => return Err(Error::Internal("boxes are for detectors".into()).into()),
+        };
+        Ok(Recorded { loss, figures: vec![(name.to_owned(), figure)] })
     }
 }
 
@@ -319,8 +384,9 @@ mod tests {
     fn losses(task: Task, outputs: &[(Array, f64)], targets: Array) -> [f64; 2] {
         let trace = Trace::new(Mode::Train);
         let outputs: Vec<_> = outputs.iter().map(|(y, factor)| (trace.constant(y.clone()), *factor)).collect();
-        let (loss, figure) = Loss::new(task, 0.0, None).call(&trace, &outputs, false);
-        let graph = trace.finish(&[("loss", &loss), ("figure", &figure)]).unwrap();
+        let Recorded { loss, figures } =
+            Loss::new(task, 0.0, None, Mixed(false)).unwrap().call(&trace, &outputs).unwrap();
+        let graph = trace.finish(&[("loss", &loss), ("figure", &figures[0].1)]).unwrap();
         let given = interpret(&graph, &[("targets", targets)], &RunOptions::default()).unwrap();
         [given[0].item().unwrap(), given[1].item().unwrap()]
     }

@@ -4,12 +4,14 @@ use crate::Result;
 use crate::config::{Augment, Settings};
 use std::sync::Arc;
 use striate_vision::data::{
-    BadPictures, DataLoader, Dataset, DatasetSource, ImageLoader, LoaderOptions, Pipeline, channel_stats, class_counts,
+    BadPictures, BoxTraining, DataLoader, Dataset, DatasetSource, ImageLoader, LoaderOptions, Pipeline, channel_stats,
+    class_counts,
 };
 use striate_vision::metrics::{balanced_class_weights, imbalance_remark};
 use striate_vision::models::{ModelInfo, TargetScale, Task};
 use striate_vision::transforms::{
-    ColorJitter, Compose, Preprocess, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, ResizeTo, SegmentCrop,
+    BoxAugment, ColorJitter, Compose, Preprocess, RandomCrop, RandomHorizontalFlip, RandomResizedCrop, ResizeTo,
+    SegmentCrop,
 };
 
 /// Pictures that mean and deviation are taken over.
@@ -32,6 +34,10 @@ pub(crate) struct Input {
     pub info: ModelInfo,
     pub train_len: usize,
     pub val_len: usize,
+    /// Height and width of the batches of training: each has one of these.
+    pub sizes: Vec<[usize; 2]>,
+    /// Boxes that a picture of training has at most.
+    pub most_boxes: usize,
     /// Weights by class, for the loss.
     pub balanced: Vec<f32>,
     pub notes: Vec<String>,
@@ -58,12 +64,12 @@ fn choose_workers(source: &DatasetSource, threads: usize) -> usize {
     if source.fixed_size.is_some() { 0 } else { threads.clamp(1, 4) }
 }
 
-/// Segmentation nets see sides of whole multiples of this.
+/// Nets for pixels and boxes see sides of whole multiples of this.
 const STRIDE: usize = 32;
 
-/// Height and width that the net sees. For segmentation the longer side is `imgsz`, and the shape that of the middle picture.
+/// Height and width that the net sees. For pixels and boxes the longer side is `imgsz`, and the shape that of the middle picture.
 fn choose_size(source: &DatasetSource, imgsz: usize) -> [usize; 2] {
-    if source.task == Task::Segment {
+    if matches!(source.task, Task::Segment | Task::Detect) {
         let [h, w] = source.middle_size();
         let longer = h.max(w).max(1);
         let side = |side: usize| match side == longer {
@@ -84,7 +90,10 @@ fn choose_preprocess(source: &DatasetSource, part: &dyn Dataset, settings: &Sett
     let channels = settings.mean.as_ref().map_or(source.channels, Vec::len);
     let mut preprocess = Preprocess::exact(height, width, channels);
     preprocess.interpolation = settings.interpolation.unwrap_or_default();
-    if source.fixed_size.is_none() && source.task != Task::Segment {
+    if source.task == Task::Detect {
+        preprocess.resize = Some(ResizeTo::Letterbox([height, width]));
+    }
+    if source.fixed_size.is_none() && !matches!(source.task, Task::Segment | Task::Detect) {
         let side = settings.resize.unwrap_or((settings.imgsz as f64 / CENTRE).round() as usize);
         preprocess.resize = Some(ResizeTo::Shorter(side));
         preprocess.crop = Some([height, width]);
@@ -115,6 +124,48 @@ fn masked_pipeline(preprocess: &Preprocess, size: [usize; 2], augment: Augment) 
         Augment::Photo => (SegmentCrop { scale: [0.5, 2.0], flip: 0.5, ..plain }, Compose::new().then(JITTER)),
     };
     Ok(Pipeline::new(normalize).joint(joint).augment(transforms))
+}
+
+/// Bytes of prepared pictures that training on boxes keeps.
+const KEPT_PICTURES: usize = 512 << 20;
+/// By how much the sides of batches differ at most from the usual ones, as a part.
+const SCALES: f64 = 0.25;
+
+/// The sizes of batches: `count` between 1 - [`SCALES`] and 1 + [`SCALES`] of the usual one, of whole multiples of the stride.
+fn choose_sizes(size: [usize; 2], count: usize) -> Vec<[usize; 2]> {
+    let of = |index: usize| {
+        let factor = if count > 1 { 1.0 - SCALES + 2.0 * SCALES * index as f64 / (count - 1) as f64 } else { 1.0 };
+        size.map(|side| ((side as f64 * factor / STRIDE as f64).round() as usize).max(1) * STRIDE)
+    };
+    let mut sizes: Vec<_> = if count > 1 { (0..count).map(of).collect() } else { vec![size] };
+    sizes.dedup();
+    sizes
+}
+
+/// What happens to pictures with boxes.
+fn box_training(settings: &Settings, sizes: &[[usize; 2]]) -> BoxTraining {
+    let plain = BoxAugment::plain();
+    let moved = BoxAugment { scale: [0.9, 1.1], translate: 0.1, ..plain };
+    let base = match settings.augment {
+        Augment::None => plain,
+        Augment::Shift => moved,
+        Augment::Flip => BoxAugment { flip: 0.5, ..moved },
+        Augment::Photo => BoxAugment { scale: [0.6, 1.4], translate: 0.1, flip: 0.5, hsv: [0.015, 0.5, 0.3], ..plain },
+    };
+    let Settings { mosaic, mixup, copy_paste, .. } = *settings;
+    BoxTraining {
+        augment: BoxAugment { mosaic, mixup, copy_paste, ..base },
+        sizes: sizes.to_vec(),
+        alone_from: settings.epochs.saturating_sub(settings.close_mosaic),
+        seed: settings.seed,
+        memory: KEPT_PICTURES,
+    }
+}
+
+/// Most boxes of a sample of training: those of the fullest picture, as often as pictures are put together.
+fn most_boxes(part: &dyn Dataset, training: &BoxTraining) -> usize {
+    let of = |index: usize| part.boxes(index).map_or(0, |things| things.iter().filter(|thing| !thing.crowd).count());
+    training.augment.most_parts() * (0..part.len()).map(of).max().unwrap_or(0).max(1)
 }
 
 /// The way of a training picture.
@@ -188,10 +239,18 @@ impl Input {
         let mut notes = source.notes.clone();
         notes.extend(imbalance_remark(&counts, &source.class_names));
         let size_of_val = settings.batch.min(val_len);
+        let (mut sizes, mut boxes) = (vec![size], 0);
+        let mut pipeline = training_pipeline(task, &preprocess, size, settings.augment)?;
+        if task == Task::Detect {
+            sizes = choose_sizes(size, settings.multi_scale);
+            let training = box_training(settings, &sizes);
+            boxes = most_boxes(&*train, &training);
+            pipeline = pipeline.boxes(training);
+        }
         Ok(Input {
             train: Box::new(ImageLoader::new(
                 train.clone(),
-                training_pipeline(task, &preprocess, size, settings.augment)?,
+                pipeline,
                 // Where features are cached this loader has nothing to do.
                 LoaderOptions { workers: if settings.caches_features() { 0 } else { workers }, ..options.clone() },
             )?),
@@ -205,6 +264,8 @@ impl Input {
             info,
             train_len,
             val_len,
+            sizes,
+            most_boxes: boxes,
             balanced: balanced_class_weights(&counts),
             notes,
         })

@@ -12,6 +12,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod boxes;
 mod config;
 mod defaults;
 mod error;
@@ -29,6 +30,7 @@ mod step;
 mod trainer;
 mod tta;
 
+pub use boxes::{DetectionCounts, Judged, into_source};
 pub use config::{
     Augment, ClassWeights, Freeze, MixingName, OptimizerName, ScheduleName, Settings, TrainConfig, Tta, read_config,
 };
@@ -38,7 +40,7 @@ pub use evaluate::{Evaluation, Evaluator};
 pub use folder::RunFolder;
 pub use goal::{Counts, Goal};
 pub use input::evaluation_loader;
-pub use metrics::{ClassFigures, Figures, LabelFigures, Metrics, NumberFigures, PixelFigures};
-pub use reporter::{EpochRecord, Event, Named, Quiet, Reporter};
+pub use metrics::{BoxFigures, ClassFigures, Figures, LabelFigures, Metrics, NumberFigures, PixelFigures};
+pub use reporter::{EpochRecord, Event, Named, Quiet, Reporter, split_figure};
 pub use trainer::{Outcome, TrainOptions, resume, train};
 pub use tta::View;

@@ -1,7 +1,9 @@
 //! The figures of a finished run.
 
+use crate::boxes::DetectionCounts;
 use crate::{Counts, Evaluation};
 use serde::{Deserialize, Serialize};
+use striate_vision::detection::{ClassAp, STAT_NAMES};
 use striate_vision::metrics::{MultilabelMetrics, RegressionMetrics, SegmentationMetrics};
 
 /// What `metrics.json` holds: the figures of the best weights, fractions from 0 to 1.
@@ -13,7 +15,8 @@ pub struct Metrics {
     #[serde(flatten)]
     pub figures: Figures,
     /// Mean loss, as [`Evaluation::loss`].
-    pub loss: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
     /// Pictures.
     pub images: u64,
     /// Pictures that could not be read and were left out.
@@ -69,6 +72,25 @@ pub enum Figures {
         /// By label.
         classes: Vec<LabelFigures>,
     },
+    /// Boxes.
+    Detect {
+        /// Mean average precision at IoU 0.5.
+        #[serde(rename = "mAP50")]
+        map50: f64,
+        /// Over IoU 0.5 to 0.95, as COCO has it.
+        #[serde(rename = "mAP50_95")]
+        map50_95: f64,
+        /// COCO's twelve numbers by name; -1 where there is nothing to judge by.
+        coco: std::collections::BTreeMap<String, f64>,
+        /// The confidence at which the mean F1 is best, which precision and recall are for.
+        confidence: f64,
+        /// That F1.
+        f1: f64,
+        /// By class.
+        classes: Vec<BoxFigures>,
+        /// Counts, rows by true class, columns by predicted class, the background last.
+        confusion: Vec<Vec<u64>>,
+    },
     /// Numbers.
     Regress {
         /// Mean absolute error, mean of the numbers'.
@@ -120,6 +142,25 @@ pub struct LabelFigures {
     /// Precision, recall and F1 at probability ½, and the pictures that have it.
     #[serde(flatten)]
     pub at_half: striate_vision::metrics::ClassMetrics,
+}
+
+/// One class of things.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BoxFigures {
+    /// Its name.
+    pub name: String,
+    /// Average precision over IoU 0.5 to 0.95; none where there is no thing of it.
+    pub ap: Option<f64>,
+    /// At IoU 0.5.
+    pub ap50: Option<f64>,
+    /// Of the detections at IoU 0.5, the part that is right.
+    pub precision: f64,
+    /// Of the things, the part that is found.
+    pub recall: f64,
+    /// Harmonic mean of both.
+    pub f1: f64,
+    /// Things that count.
+    pub things: u64,
 }
 
 /// One number.
@@ -179,9 +220,31 @@ fn regress(counts: &RegressionMetrics, names: &[String]) -> Figures {
     Figures::Regress { mae: all.mae, rmse: all.rmse, r2: all.r2, numbers }
 }
 
+fn detect(counts: &DetectionCounts, names: &[String]) -> Figures {
+    let [map50, map50_95] = counts.means();
+    let judged = counts.judged();
+    let (confidence, f1) = judged.map_or((0.0, 0.0), |judged| judged.best);
+    let class = |(class, name): (&ClassAp, &String)| {
+        let [precision, recall] = class.curve.at(confidence);
+        let (f1, things) = (class.curve.f1(confidence), class.things as u64);
+        BoxFigures { name: name.clone(), ap: class.ap, ap50: class.ap50, precision, recall, f1, things }
+    };
+    let coco = judged.map(|judged| STAT_NAMES.iter().zip(judged.figures.stats));
+    Figures::Detect {
+        map50,
+        map50_95,
+        coco: coco.into_iter().flatten().map(|(name, stat)| ((*name).to_owned(), stat)).collect(),
+        confidence,
+        f1,
+        classes: judged.map(|judged| judged.figures.classes.iter().zip(names).map(class).collect()).unwrap_or_default(),
+        confusion: judged.map(|judged| judged.confusion.counts.clone()).unwrap_or_default(),
+    }
+}
+
 impl Figures {
     fn new(counts: &Counts, names: &[String]) -> Figures {
         match counts {
+            Counts::Detect(counts) => detect(counts, names),
             Counts::Segment(counts) => segment(counts, names),
             Counts::Multilabel(counts) => multilabel(counts, names),
             Counts::Regress(counts) => regress(counts, names),
@@ -222,7 +285,7 @@ impl Metrics {
 
     /// The main figures in a line, such as `top1 91.20 %  top5 99.80 %  loss 0.2671  macro F1 0.9110`.
     pub fn summary(&self) -> String {
-        let loss = self.loss;
+        let loss = self.loss.unwrap_or(0.0);
         match &self.figures {
             Figures::Classify { top1, top5, macro_f1, .. } => {
                 format!(
@@ -237,6 +300,11 @@ impl Metrics {
             Figures::Multilabel { mean_average_precision, micro_f1, macro_f1, .. } => format!(
                 "mAP {:.2} %  micro F1 {micro_f1:.4}  macro F1 {macro_f1:.4}  loss {loss:.4}",
                 100.0 * mean_average_precision
+            ),
+            Figures::Detect { map50, map50_95, confidence, f1, .. } => format!(
+                "mAP50 {:.2} %  mAP50-95 {:.2} %  F1 {f1:.4} at confidence {confidence:.3}",
+                100.0 * map50,
+                100.0 * map50_95
             ),
             Figures::Regress { mae, rmse, r2, .. } => {
                 format!("MAE {mae:.4}  RMSE {rmse:.4}  R² {r2:.4}  loss {loss:.4}")
@@ -268,6 +336,16 @@ impl Metrics {
                     [vec![c.name.clone()], figures.to_vec()].concat()
                 };
                 (vec!["label", "AP", "precision", "recall", "F1", "pictures"], classes.iter().map(row).collect())
+            }
+            Figures::Detect { classes, .. } => {
+                let row = |c: &BoxFigures| {
+                    let figures = [maybe(c.ap50), maybe(c.ap), figure(c.precision), figure(c.recall), figure(c.f1)];
+                    [vec![c.name.clone()], figures.to_vec(), vec![c.things.to_string()]].concat()
+                };
+                (
+                    vec!["class", "AP50", "AP50-95", "precision", "recall", "F1", "things"],
+                    classes.iter().map(row).collect(),
+                )
             }
             Figures::Regress { numbers, .. } => {
                 let row = |n: &NumberFigures| vec![n.name.clone(), figure(n.mae), figure(n.rmse), figure(n.r2)];

@@ -1,6 +1,6 @@
 //! `report.html`: one file, no script, nothing from elsewhere.
 
-use crate::{EpochRecord, Figures, Metrics};
+use crate::{EpochRecord, Figures, Metrics, split_figure};
 use std::fmt::Write;
 
 /// Width and height of a chart.
@@ -73,30 +73,45 @@ fn confusion(metrics: &Metrics) -> String {
     let (classes, confusion): (Vec<&String>, _) = match &metrics.figures {
         Figures::Classify { classes, confusion, .. } => (classes.iter().map(|c| &c.name).collect(), confusion),
         Figures::Segment { classes, confusion, .. } => (classes.iter().map(|c| &c.name).collect(), confusion),
-        Figures::Multilabel { .. } | Figures::Regress { .. } => return String::new(),
+        // Detectors have a picture of it.
+        Figures::Multilabel { .. } | Figures::Regress { .. } | Figures::Detect { .. } => return String::new(),
     };
     if classes.len() <= MOST_CLASSES { confusion_table(&classes, confusion) } else { String::new() }
 }
 
-/// A chart of the loss, and one for each figure of val, with that of training where it has the same name.
+/// A chart of the loss, and one for each figure, of training and val together where both have one of its name.
 fn charts(epochs: &[EpochRecord]) -> String {
     let values = |of: &dyn Fn(&EpochRecord) -> f64| epochs.iter().map(of).collect::<Vec<f64>>();
-    let (train, val) = ("#1f77b4", "#d62728");
-    let loss = [Curve("train", train, values(&|e| e.train_loss)), Curve("val", val, values(&|e| e.val_loss))];
-    let mut out = chart("Loss", &loss);
-    let names = epochs.first().map(|e| e.figures.0.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>());
-    for name in names.unwrap_or_default().iter().filter_map(|name| name.strip_prefix("val_")) {
-        let of = |part: &str| {
-            let name = format!("{part}_{name}");
-            values(&|e| e.figures.get(&name).unwrap_or(f64::NAN))
-        };
-        out += &chart(name, &[Curve("train", train, of("train")), Curve("val", val, of("val"))]);
+    let colour = |part: &str| if part == "train" { "#1f77b4" } else { "#d62728" };
+    let val_loss = values(&|e| e.val_loss.unwrap_or(f64::NAN));
+    let mut out = chart(
+        "Loss",
+        &[Curve("train", colour("train"), values(&|e| e.train_loss)), Curve("val", colour("val"), val_loss)],
+    );
+    let all: Vec<String> =
+        epochs.first().iter().flat_map(|e| e.figures.0.iter().map(|(name, _)| name.clone())).collect();
+    let mut shown: Vec<&str> = Vec::new();
+    for (_, name) in all.iter().map(|full| split_figure(full)) {
+        if !shown.contains(&name) {
+            shown.push(name);
+            let of_name = all.iter().filter(|full| split_figure(full).1 == name);
+            let curve = |full: &String| {
+                let (part, _) = split_figure(full);
+                Curve(part, colour(part), values(&|e| e.figures.get(full).unwrap_or(f64::NAN)))
+            };
+            out += &chart(&escape(name), &of_name.map(curve).collect::<Vec<_>>());
+        }
     }
     out
 }
 
-/// The page.
-pub(crate) fn render(title: &str, settings: &str, epochs: &[EpochRecord], metrics: &Metrics) -> String {
+/// The page; `pictures` are SVG.
+pub(crate) fn render(
+    title: &str,
+    settings: &str,
+    epochs: &[EpochRecord],
+    (metrics, pictures): (&Metrics, &[String]),
+) -> String {
     let (head, rows) = metrics.table();
     let cells = |row: &[String], tag: &str| -> String {
         row.iter().map(|cell| format!("<{tag}>{}</{tag}>", escape(cell))).collect()
@@ -109,7 +124,7 @@ pub(crate) fn render(title: &str, settings: &str, epochs: &[EpochRecord], metric
          svg{{background:#fafafa;font-size:11px}}.g{{stroke:#ddd}}table{{border-collapse:collapse;margin:1rem 0;font-size:13px}}\
          td,th{{padding:.2rem .5rem;text-align:right;border:1px solid #ddd}}pre{{background:#f5f5f5;padding:1rem}}</style>\
          <h1>{title}</h1><p>On {} ({} pictures): <b>{}</b>. Best epoch {} of {}.</p>{}\
-         <table><tr>{}</tr>{body}</table>{}<h2>Settings</h2><pre>{}</pre></html>\n",
+         <table><tr>{}</tr>{body}</table>{}{}<h2>Settings</h2><pre>{}</pre></html>\n",
         escape(&metrics.split),
         metrics.images,
         escape(&metrics.summary()),
@@ -118,6 +133,7 @@ pub(crate) fn render(title: &str, settings: &str, epochs: &[EpochRecord], metric
         charts(epochs),
         cells(&head, "th"),
         confusion(metrics),
+        pictures.iter().map(|svg| format!("<figure>{svg}</figure>")).collect::<String>(),
         escape(settings),
         title = escape(title),
     )

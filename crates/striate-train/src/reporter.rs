@@ -24,9 +24,18 @@ impl Serialize for Named {
     }
 }
 
-/// A figure under a name.
-pub(crate) fn serialize_figure<S: Serializer>(figure: &(&str, f64), serializer: S) -> Result<S::Ok, S::Error> {
-    Named(vec![(figure.0.to_owned(), figure.1)]).serialize(serializer)
+/// The part that a figure belongs to, "train" or "val", and its name there.
+pub fn split_figure(name: &str) -> (&'static str, &str) {
+    let parts = [("train_", "train"), ("train/", "train"), ("val_", "val"), ("metrics/", "val")];
+    let found = parts.into_iter().find_map(|(start, part)| Some((part, name.strip_prefix(start)?)));
+    found.unwrap_or(("val", name))
+}
+
+/// Figures of training under their names there.
+pub(crate) fn serialize_figures<S: Serializer>(figures: &[(&str, f64)], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(figures.len()))?;
+    figures.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
+    map.end()
 }
 
 /// The figures of an epoch.
@@ -40,11 +49,13 @@ pub struct EpochRecord {
     pub step: u64,
     /// Mean loss over the training batches, as it was optimised.
     pub train_loss: f64,
-    /// Loss on val, without smoothing.
-    pub val_loss: f64,
+    /// Loss on val, without smoothing; detectors have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub val_loss: Option<f64>,
     /// Those of the task: `train_top1` (in training mode), `val_top1`, `val_top5`; for pixels `train_pixel_accuracy`, `val_mIoU`,
     /// `val_pixel_accuracy`; for labels `train_accuracy`, `val_mAP`, `val_micro_f1`; for numbers `train_error` (of scaled
-    /// numbers), `val_mae`, `val_r2`.
+    /// numbers), `val_mae`, `val_r2`; for boxes the detector's losses, such as `train/box_loss`, `metrics/mAP50(B)`,
+    /// `metrics/mAP50-95(B)`. The last two are those of val.
     #[serde(flatten)]
     pub figures: Named,
     /// Learning rate of the last step.
@@ -95,9 +106,10 @@ pub enum Event<'a> {
         step: u64,
         /// Mean over the epoch so far.
         loss: f64,
-        /// Mean over the epoch so far of what the task looks at: `top1`, `pixel_accuracy`, `accuracy` or `error`.
-        #[serde(flatten, serialize_with = "serialize_figure")]
-        figure: (&'a str, f64),
+        /// Means over the epoch so far of what the task looks at: `top1`, `pixel_accuracy`, `accuracy` or `error`; the losses of a
+        /// detector, such as `box_loss`.
+        #[serde(flatten, serialize_with = "serialize_figures")]
+        figures: &'a [(&'a str, f64)],
         /// Learning rate of the step.
         lr: f64,
         /// Pictures a second, since this process began the epoch.

@@ -20,7 +20,9 @@ pub(crate) struct Counters {
     pub step: u64,
     /// Of the epoch so far.
     pub loss_sum: f64,
-    pub figure_sum: f64,
+    /// Of each figure of a step; older checkpoints have one.
+    #[serde(alias = "figure_sum", deserialize_with = "one_or_many")]
+    pub figure_sums: Vec<f64>,
     pub lr: f64,
     /// Of the best epoch (from 1; 0 for none yet).
     pub best_epoch: u64,
@@ -36,6 +38,27 @@ pub(crate) struct Counters {
     pub logs: [u64; 2],
     /// Training pictures; another number is another data set.
     pub pictures: u64,
+}
+
+fn one_or_many<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Sums {
+        One(f64),
+        Many(Vec<f64>),
+    }
+    Ok(match Sums::deserialize(from)? {
+        Sums::One(sum) => vec![sum],
+        Sums::Many(sums) => sums,
+    })
+}
+
+impl Counters {
+    /// Adds the figures of a step.
+    pub fn add_figures(&mut self, figures: &[f64]) {
+        self.figure_sums.resize(figures.len(), 0.0);
+        self.figure_sums.iter_mut().zip(figures).for_each(|(sum, figure)| *sum += figure);
+    }
 }
 
 const MODEL: &str = "model.";

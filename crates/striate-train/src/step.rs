@@ -1,7 +1,7 @@
 //! One training step as a graph: forward, loss, gradients, updates.
 
 use crate::config::{Freeze, OptimizerName, ScheduleName, Settings};
-use crate::goal::{Goal, Loss};
+use crate::goal::{Goal, Loss, Mixed, Recorded};
 use crate::layers::Layers;
 use crate::{Result, TrainError};
 use std::sync::Arc;
@@ -16,11 +16,12 @@ use striate_nn::optim::{
     param_groups_no_decay,
 };
 use striate_vision::data::Batch;
+use striate_vision::models::TaskNet;
 
-/// Mean loss of one step, and its figure times the number of its pictures (for a classifier its hits).
+/// Mean loss of one step, and its figures times the number of its pictures (for a classifier its hits).
 pub(crate) struct StepResult {
     pub loss: f64,
-    pub figure: f64,
+    pub figures: Vec<f64>,
 }
 
 /// Everything that a step reads and writes.
@@ -28,12 +29,15 @@ pub(crate) struct Stepper {
     pub optimizer: Optimizer,
     pub scheduler: LrScheduler,
     pub ema: Option<Ema>,
-    session: Session,
+    /// By height and width of the pictures.
+    sessions: Vec<([usize; 2], Session)>,
     ema_session: Option<Session>,
     parts: Parts,
     seed: u64,
     /// Bytes that a step needs.
     memory: u64,
+    /// Names of the figures.
+    figures: Vec<String>,
 }
 
 /// The optimizer of the settings over a net.
@@ -124,9 +128,9 @@ impl Stepper {
         self.memory
     }
 
-    /// What the steps are for.
-    pub fn goal(&self) -> &Goal {
-        &self.parts.goal
+    /// Names of the figures of a step.
+    pub fn figures(&self) -> &[String] {
+        &self.figures
     }
 
     /// Where the steps begin, if not at the pictures.
@@ -135,62 +139,75 @@ impl Stepper {
     }
 
     pub fn new(
-        net: &dyn Module,
+        net: &TaskNet,
         settings: &Settings,
         problem: &Problem,
         (options, team): (&CompileOptions, &Arc<Team>),
     ) -> Result<Stepper> {
-        let optimizer = make_optimizer(net, settings, problem);
+        let optimizer = make_optimizer(&**net, settings, problem);
         let lrs = optimizer.lrs();
         let scheduler = LrScheduler::new(make_schedule(settings, problem.steps, &lrs), &lrs)?;
         let ema = (settings.ema > 0.0)
-            .then(|| Ema::new(net, settings.ema).warm_up(problem.batches as f64).copy(&problem.frozen));
+            .then(|| Ema::new(&**net, settings.ema).warm_up(problem.batches as f64).copy(&problem.frozen));
         let goal = problem.goal.clone();
-        let loss = Loss::new(goal.task, settings.label_smoothing, problem.class_weights.as_ref());
-        let mixed = settings.mixing.mixing().is_on();
+        let mixed = Mixed(settings.mixing.mixing().is_on());
+        let loss = match net.detector() {
+            Some(detector) => Loss::Boxes { most: problem.most_boxes, first: detector.first_class() },
+            None => Loss::new(goal.task, settings.label_smoothing, problem.class_weights.as_ref(), mixed)?,
+        };
         let (shape, frozen) = (problem.shape, problem.frozen.clone());
         // Heads for training alone are frozen with all else before the head: they teach nothing.
         let auxiliary = settings.freeze != Some(Freeze::Backbone);
         let least_momentum = least_momentum(problem.steps);
-        let mut parts = Parts { goal, loss, shape, mixed, auxiliary, frozen, least_momentum, cut: None };
-        let graph = parts.train_graph(net, &optimizer, problem.cut)?;
+        let mut parts = Parts { goal, loss, shape, auxiliary, frozen, least_momentum, cut: None };
         let run = |graph: &Graph| -> Result<Session> {
             Ok(Session::with_team(Program::compile(graph, options)?, team.clone()))
         };
-        let program = Program::compile(&graph, options)?;
-        let needed = check_memory(&program, shape[0], memory_limit())?;
-        let mut session = Session::with_team(program, team.clone());
-        session.set_seed(settings.seed);
+        // The largest first: whether it fits is known before anything else is compiled.
+        let mut sizes = problem.sizes.clone();
+        sizes.sort_by_key(|[h, w]| std::cmp::Reverse(h * w));
+        let (mut sessions, mut figures, mut needed) = (Vec::new(), Vec::new(), 0);
+        for size in sizes {
+            let graph = parts.train_graph(net, &optimizer, size, problem.cut)?;
+            let program = Program::compile(&graph, options)?;
+            needed += check_memory(&program, shape[0], memory_limit().map(|limit| limit.saturating_sub(needed)))?;
+            figures = graph.outputs.iter().skip(1).map(|(name, _)| name.to_string()).collect();
+            let mut session = Session::with_team(program, team.clone());
+            session.set_seed(settings.seed);
+            sessions.push((size, session));
+        }
         let ema_session = ema.as_ref().map(|ema| run(&ema.graph()?)).transpose()?;
-        Ok(Stepper { optimizer, scheduler, ema, session, ema_session, parts, seed: settings.seed, memory: needed })
+        let seed = settings.seed;
+        Ok(Stepper { optimizer, scheduler, ema, sessions, ema_session, parts, seed, memory: needed, figures })
     }
 
     /// One step, number `step` from 0.
-    pub fn run(&mut self, net: &dyn Module, batch: &Batch, step: u64) -> Result<StepResult> {
+    pub fn run(&mut self, net: &TaskNet, batch: &Batch, step: u64) -> Result<StepResult> {
         self.optimizer.set_lrs(self.scheduler.lrs());
-        let images = self.parts.inputs(batch)?;
-        let targets = self.parts.goal.targets(batch, self.parts.mixed)?;
-        let labels = batch.label_array();
+        let mut given = self.parts.inputs(batch)?;
+        let targets = self.parts.goal.targets(batch, &self.parts.loss)?;
+        given.extend(targets.into_iter().map(|(name, array)| (name.to_owned(), array)));
         let hyper = self.optimizer.hyper_inputs();
-        let mut inputs: Vec<(&str, &Array)> = images.iter().map(|(name, array)| (name.as_str(), array)).collect();
-        inputs.push(("targets", &targets));
-        if self.parts.mixed {
-            inputs.push(("labels", &labels));
-        }
-        let asked: Vec<String> = self.session.program().inputs().map(|(name, ..)| name.to_owned()).collect();
-        inputs
-            .extend(hyper.iter().filter(|(name, _)| asked.contains(name)).map(|(name, array)| (name.as_str(), array)));
-        self.session.set_step(step);
-        let outcome = self.session.run(&inputs).map(|outputs| [outputs[0].item(), outputs[1].item()]);
+        let size = [batch.shape[2], batch.shape[3]];
+        let held = self.sessions.iter_mut().find(|(held, _)| *held == size || self.parts.cut.is_some());
+        let (_, session) = held.ok_or_else(|| Error::Internal(format!("no step takes pictures of {size:?}")))?;
+        let asked: Vec<String> = session.program().inputs().map(|(name, ..)| name.to_owned()).collect();
+        let all = given.iter().map(|(name, array)| (name.as_str(), array));
+        let hyper = hyper.iter().map(|(name, array)| (name.as_str(), array));
+        let inputs: Vec<(&str, &Array)> =
+            all.chain(hyper.filter(|(name, _)| asked.iter().any(|a| a == name))).collect();
+        session.set_step(step);
+        let outcome = session.run(&inputs).map(|outputs| outputs.iter().map(Array::item).collect::<Vec<_>>());
         match outcome {
-            Ok([loss, figure]) => {
-                let result = StepResult { loss: loss?, figure: figure? };
+            Ok(values) => {
+                let values: Vec<f64> = values.into_iter().collect::<striate_graph::Result<_>>()?;
+                let result = StepResult { loss: values[0], figures: values[1..].to_vec() };
                 self.scheduler.step();
                 self.average(step)?;
                 Ok(result)
             }
             Err(Error::NonFinite { value, .. }) => {
-                let layer = self.find_non_finite(net, (&images, &targets, &labels), step);
+                let layer = self.find_non_finite(net, &given, size, step);
                 let (epoch, lr) = (batch.epoch + 1, self.scheduler.lrs().first().copied().unwrap_or(0.0));
                 Err(TrainError::NonFinite { what: "the loss", value, step: step + 1, epoch, layer, lr })
             }
@@ -207,24 +224,14 @@ impl Stepper {
     }
 
     /// The first layer whose values are not finite, by the interpreter on the same inputs; only forward, nothing is updated.
-    fn find_non_finite(
-        &self,
-        net: &dyn Module,
-        (images, targets, labels): (&[(String, Array)], &Array, &Array),
-        step: u64,
-    ) -> Option<String> {
+    fn find_non_finite(&self, net: &TaskNet, given: &[(String, Array)], size: [usize; 2], step: u64) -> Option<String> {
         if self.parts.cut.is_some() {
-            return Layers::of(net, &[]).head().map(str::to_owned);
+            return Layers::of(&**net, &[]).head().map(str::to_owned);
         }
         let trace = Trace::new(Mode::Train);
-        let (loss, figure) = self.parts.forward(&trace, net);
-        let graph = trace.finish(&[("loss", &loss), ("figure", &figure)]).ok()?;
-        let mut inputs: Vec<(&str, Array)> =
-            images.iter().map(|(name, array)| (name.as_str(), array.clone())).collect();
-        inputs.push(("targets", targets.clone()));
-        if self.parts.mixed {
-            inputs.push(("labels", labels.clone()));
-        }
+        let recorded = self.parts.forward(&trace, net, size).ok()?;
+        let graph = trace.finish(&recorded.outputs()).ok()?;
+        let inputs: Vec<(&str, Array)> = given.iter().map(|(name, array)| (name.as_str(), array.clone())).collect();
         let options = RunOptions { seed: self.seed, step, apply_updates: false, ..RunOptions::default() };
         first_non_finite(&graph, &inputs, &options).ok()?.map(|(_, layer)| layer)
     }
@@ -234,6 +241,10 @@ impl Stepper {
 pub(crate) struct Problem {
     /// [N, C, H, W] of a batch.
     pub shape: [usize; 4],
+    /// Height and width of the batches: each has one of these.
+    pub sizes: Vec<[usize; 2]>,
+    /// Boxes that a picture has at most.
+    pub most_boxes: usize,
     pub goal: Goal,
     /// Of an epoch.
     pub batches: u64,
@@ -304,7 +315,6 @@ struct Parts {
     goal: Goal,
     loss: Loss,
     shape: [usize; 4],
-    mixed: bool,
     /// Whether heads that only training uses count.
     auxiliary: bool,
     frozen: Vec<String>,
@@ -322,32 +332,36 @@ impl Parts {
         }
     }
 
-    /// Loss and figure.
-    fn forward(&self, trace: &Trace, net: &dyn Module) -> (Tensor, Tensor) {
+    /// Loss and figures for pictures of this height and width.
+    fn forward(&self, trace: &Trace, net: &TaskNet, [height, width]: [usize; 2]) -> Result<Recorded> {
         trace.freeze(&self.frozen);
         trace.set_least_momentum(self.least_momentum);
-        let images = trace.input("images", self.shape, DType::F32);
+        let [n, channels, ..] = self.shape;
+        let images = trace.input("images", [n, channels, height, width], DType::F32);
+        if let Some(detector) = net.detector() {
+            return self.loss.of_detector(detector, &images);
+        }
         let mut outputs = net.call_training(&images);
         outputs.truncate(if self.auxiliary { outputs.len() } else { 1 });
-        self.loss.call(trace, &outputs, self.mixed)
+        self.loss.call(trace, &outputs)
     }
 
     /// The graph of a step; with `cut` that of what lies behind the frozen part, where there is one.
-    fn train_graph(&mut self, net: &dyn Module, optimizer: &Optimizer, cut: bool) -> Result<Graph> {
+    fn train_graph(&mut self, net: &TaskNet, optimizer: &Optimizer, size: [usize; 2], cut: bool) -> Result<Graph> {
         let trace = Trace::new(Mode::Train);
-        let (loss, figure) = self.forward(&trace, net);
+        let recorded = self.forward(&trace, net, size)?;
         trace.check()?;
         let found = match cut {
-            true => trace.clone().finish(&[("loss", &loss), ("figure", &figure)]).map(|g| Cut::of(&g, "images"))?,
+            true => trace.clone().finish(&recorded.outputs()).map(|g| Cut::of(&g, "images"))?,
             false => None,
         };
         let cells: Vec<_> = net.parameters().into_iter().filter(|p| p.requires_grad()).collect();
         let tensors: Vec<Tensor> = cells.iter().map(|cell| trace.parameter(cell)).collect();
-        let gradients = gradients(&loss, &tensors.iter().collect::<Vec<_>>())?;
+        let gradients = gradients(&recorded.loss, &tensors.iter().collect::<Vec<_>>())?;
         let pairs: Vec<_> = cells.into_iter().zip(gradients).collect();
         optimizer.record(&trace, &pairs);
-        trace.guard(&loss);
-        let graph = trace.finish(&[("loss", &loss), ("figure", &figure)])?;
+        trace.guard(&recorded.loss);
+        let graph = trace.finish(&recorded.outputs())?;
         let Some((cut, at)) = found else { return Ok(graph) };
         self.cut = Some(cut);
         Ok(graph.after(&at))

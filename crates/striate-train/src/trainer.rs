@@ -6,11 +6,12 @@ use crate::folder::{Logs, read_results};
 use crate::goal::val_figures;
 use crate::input::{Input, evaluation_loader};
 use crate::layers::Layers;
+use crate::reporter::split_figure;
 use crate::saved::{self, Counters};
 use crate::step::{Problem, Stepper};
 use crate::{
-    EpochRecord, Evaluation, Evaluator, Event, Goal, Metrics, Named, Reporter, Resolved, Result, RunFolder, TrainError,
-    report, resolve,
+    Counts, EpochRecord, Evaluation, Evaluator, Event, Goal, Metrics, Named, Reporter, Resolved, Result, RunFolder,
+    TrainError, report, resolve,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,9 +20,9 @@ use std::time::Instant;
 use striate_graph::machine::{Team, default_threads};
 use striate_graph::{Array, CompileOptions, Error};
 use striate_io::read_latest;
-use striate_nn::Module;
-use striate_vision::data::{DatasetSource, Wanted, open_dataset_as, open_embedded};
-use striate_vision::models::{BuiltNet, Pretrained, build_net, find_model, load_model, save_model};
+use striate_vision::data::{DatasetSource, Wanted, open_dataset_as, open_embedded, open_scenes};
+use striate_vision::detection::{contact_sheet, encode_jpeg, plot_confusion, plot_f1, plot_precision_recall};
+use striate_vision::models::{BuiltNet, Pretrained, Task, TaskNet, build_net, find_model, load_model, save_model};
 
 /// Longest time between two checkpoints.
 const CHECKPOINT_SECONDS: f64 = 60.0;
@@ -55,6 +56,7 @@ pub struct Outcome {
 fn open_source(settings: &TrainConfig) -> Result<DatasetSource> {
     Ok(match settings.data.as_deref() {
         Some(data) => open_dataset_as(data, &Wanted { task: settings.task, class_names: None })?,
+        None if settings.task == Some(Task::Detect) => open_scenes()?,
         None => open_embedded()?,
     })
 }
@@ -109,6 +111,11 @@ pub fn resume(
         feature_views: Some(0),
         feature_memory: Some(2048),
         freeze_bn: Some(false),
+        multi_scale: Some(1),
+        close_mosaic: Some(0),
+        mosaic: Some(0.0),
+        mixup: Some(0.0),
+        copy_paste: Some(0.0),
         ..TrainConfig::default()
     };
     let config = changeable.or(folder.read_args()?).or(older);
@@ -139,7 +146,7 @@ pub fn resume(
 /// What is known to fit before anything is written.
 struct Prepared {
     input: Input,
-    net: Box<dyn Module>,
+    net: TaskNet,
     threads: usize,
     notes: Vec<String>,
     /// Layers that behave as in evaluation.
@@ -175,7 +182,7 @@ struct Run {
     settings: Settings,
     folder: RunFolder,
     input: Input,
-    net: Box<dyn Module>,
+    net: TaskNet,
     stepper: Stepper,
     evaluator: Evaluator,
     compile: CompileOptions,
@@ -205,6 +212,8 @@ impl Run {
         let weights = (settings.class_weights == ClassWeights::Balanced).then(|| input.balanced.clone());
         let problem = Problem {
             shape: [settings.batch, channels, height, width],
+            sizes: input.sizes.clone(),
+            most_boxes: input.most_boxes,
             goal: goal.clone(),
             batches,
             steps: batches * settings.epochs,
@@ -213,7 +222,7 @@ impl Run {
             frozen,
             cut: settings.caches_features(),
         };
-        let stepper = Stepper::new(&*net, &settings, &problem, (&compile, &team))?;
+        let stepper = Stepper::new(&net, &settings, &problem, (&compile, &team))?;
         notes.push(format!("a step needs {} MiB of memory, the process included", stepper.memory() >> 20));
         let folder = folder(&settings)?;
         let evaluator = Evaluator::new(goal, compile.clone(), team.clone());
@@ -263,7 +272,9 @@ impl Run {
 
     fn start(mut self, mut counters: Counters, reporter: &mut dyn Reporter) -> Result<Outcome> {
         self.earlier = counters.seconds;
-        self.logs = Some(Logs::open(&self.folder, self.input.info.task, counters.logs)?);
+        let columns = (self.input.info.task, self.stepper.figures());
+        self.logs = Some(Logs::open(&self.folder, columns, counters.logs)?);
+        self.show_batch()?;
         let started = Event::Start {
             folder: self.folder.path(),
             model: &self.settings.model.clone(),
@@ -330,17 +341,20 @@ impl Run {
         let batches = self.input.train.batches() as u64;
         self.input.train.start(counters.epoch, counters.batch as usize)?;
         let (began, first) = (Instant::now(), counters.batch);
-        let figure = self.stepper.goal().train_figure();
+        let names = self.stepper.figures().to_vec();
         while counters.batch < batches {
             let Some(batch) = self.input.train.next_batch()? else { break };
             counters.lr = self.stepper.scheduler.lrs().first().copied().unwrap_or(0.0);
-            let result = self.stepper.run(&*self.net, &batch, counters.step)?;
+            let result = self.stepper.run(&self.net, &batch, counters.step)?;
             self.input.train.recycle(batch);
             counters.loss_sum += result.loss;
-            counters.figure_sum += result.figure;
+            counters.add_figures(&result.figures);
             counters.batch += 1;
             counters.step += 1;
             let pictures = (counters.batch - first) as f64 * self.settings.batch as f64;
+            let seen = counters.batch as f64 * self.settings.batch as f64;
+            let figures = names.iter().zip(&counters.figure_sums).map(|(name, sum)| (split_figure(name).1, sum / seen));
+            let figures: Vec<(&str, f64)> = figures.collect();
             let event = Event::Step {
                 epoch: counters.epoch + 1,
                 epochs: self.settings.epochs,
@@ -348,7 +362,7 @@ impl Run {
                 batches,
                 step: counters.step,
                 loss: counters.loss_sum / counters.batch as f64,
-                figure: (figure, counters.figure_sum / (counters.batch as f64 * self.settings.batch as f64)),
+                figures: &figures,
                 lr: counters.lr,
                 images_per_s: pictures / began.elapsed().as_secs_f64(),
             };
@@ -380,7 +394,7 @@ impl Run {
     /// On val, with the averaged weights where there are any. `None` if stopped meanwhile.
     fn evaluate_val(&mut self) -> Result<Option<Evaluation>> {
         self.swap();
-        let evaluation = self.evaluator.run(&*self.net, &mut *self.input.val, &self.options.stop);
+        let evaluation = self.evaluator.run(&self.net, &mut *self.input.val, &self.options.stop);
         self.swap();
         evaluation
     }
@@ -398,28 +412,26 @@ impl Run {
         batches: u64,
         reporter: &mut dyn Reporter,
     ) -> Result<()> {
-        if !evaluation.loss.is_finite() {
-            let (value, lr) = (evaluation.loss as f32, self.settings.lr);
+        if let Some(loss) = evaluation.loss.filter(|loss| !loss.is_finite()) {
+            let (value, lr) = (loss as f32, self.settings.lr);
             let (step, epoch) = (counters.step, counters.epoch + 1);
             return Err(TrainError::NonFinite { what: "the validation loss", value, step, epoch, layer: None, lr });
         }
-        let (score, loss) = (evaluation.score(), evaluation.loss);
+        let (score, loss) = (evaluation.score(), evaluation.loss.unwrap_or(0.0));
         let first = counters.best_epoch == 0;
         let best = first || score > counters.best_score || (score == counters.best_score && loss < counters.best_loss);
         let steps = batches.max(1) as f64;
-        let goal = self.stepper.goal();
-        let mut figures = vec![(
-            format!("train_{}", goal.train_figure()),
-            counters.figure_sum / (steps * self.settings.batch as f64),
-        )];
-        let of_val = val_figures(goal.task).into_iter().zip(evaluation.counts.figures());
-        figures.extend(of_val.map(|(name, value)| (format!("val_{name}"), value)));
+        let of_train = self.stepper.figures().iter().zip(&counters.figure_sums);
+        let mut figures: Vec<(String, f64)> =
+            of_train.map(|(name, sum)| (name.clone(), sum / (steps * self.settings.batch as f64))).collect();
+        let of_val = val_figures(self.input.info.task).into_iter().zip(evaluation.counts.figures());
+        figures.extend(of_val.map(|(name, value)| (name.to_owned(), value)));
         let record = EpochRecord {
             epoch: counters.epoch + 1,
             epochs: self.settings.epochs,
             step: counters.step,
             train_loss: counters.loss_sum / steps,
-            val_loss: loss,
+            val_loss: evaluation.loss,
             figures: Named(figures),
             lr: counters.lr,
             best,
@@ -435,7 +447,8 @@ impl Run {
         self.logs()?.epoch(&record)?;
         self.logs()?.event(&Event::Epoch(&record))?;
         reporter.event(&Event::Epoch(&record));
-        (counters.epoch, counters.batch, counters.loss_sum, counters.figure_sum) = (record.epoch, 0, 0.0, 0.0);
+        (counters.epoch, counters.batch, counters.loss_sum) = (record.epoch, 0, 0.0);
+        counters.figure_sums.clear();
         counters.finished = record.epoch >= self.settings.epochs;
         if self.settings.patience > 0 && counters.waited >= self.settings.patience && !counters.finished {
             counters.finished = true;
@@ -443,6 +456,38 @@ impl Run {
             reporter.event(&Event::Note { message: &message });
         }
         self.save(counters)
+    }
+
+    /// The pictures that a detector's figures make, also written into the run folder.
+    fn draw_curves(&self, evaluation: &Evaluation, names: &[String]) -> Result<Vec<String>> {
+        let Counts::Detect(counts) = &evaluation.counts else { return Ok(Vec::new()) };
+        let Some(judged) = counts.judged() else { return Ok(Vec::new()) };
+        let drawn = [
+            ("PR_curve.svg", Some(plot_precision_recall(&judged.figures, names))),
+            ("F1_curve.svg", Some(plot_f1(&judged.figures, names))),
+            ("confusion_matrix.svg", plot_confusion(&judged.confusion, names)),
+        ];
+        let mut pictures = Vec::new();
+        for (name, svg) in drawn.into_iter().filter_map(|(name, svg)| Some((name, svg?))) {
+            striate_io::write_atomic(&self.folder.picture(name), svg.as_bytes())?;
+            pictures.push(svg);
+        }
+        Ok(pictures)
+    }
+
+    /// Writes `train_batch.jpg`: what the net sees in its first step, with the boxes that it is taught.
+    fn show_batch(&mut self) -> Result<()> {
+        let path = self.folder.picture("train_batch.jpg");
+        if self.input.info.task != Task::Detect || path.exists() {
+            return Ok(());
+        }
+        self.input.train.start(0, 0)?;
+        let Some(batch) = self.input.train.next_batch()? else { return Ok(()) };
+        let info = &self.input.info;
+        let sheet = contact_sheet(&batch, &info.preprocess, &info.class_names);
+        striate_io::write_atomic(&path, &encode_jpeg(&sheet)?)?;
+        self.input.train.recycle(batch);
+        Ok(())
     }
 
     /// The weights that val measured.
@@ -467,9 +512,9 @@ impl Run {
             Some(part) => {
                 let batch = self.settings.batch.min(part.len());
                 let mut loader = evaluation_loader(part, &self.input.info.preprocess, batch, self.input.workers)?;
-                ("test", evaluator.run(&*best.net, &mut loader, &self.options.stop)?)
+                ("test", evaluator.run(&best.net, &mut loader, &self.options.stop)?)
             }
-            None => ("val", evaluator.run(&*best.net, &mut self.input.val_views()?, &self.options.stop)?),
+            None => ("val", evaluator.run(&best.net, &mut self.input.val_views()?, &self.options.stop)?),
         };
         let Some(evaluation) = evaluation else { return self.interrupted() };
         let skipped = self.input.train.skipped();
@@ -481,7 +526,8 @@ impl Run {
         (metrics.best_epoch, metrics.epochs) = (Some(counters.best_epoch), Some(counters.epoch));
         let args = std::fs::read_to_string(self.folder.args()).unwrap_or_default();
         let title = format!("{} in {}", self.settings.model, self.folder.path().display());
-        let page = report::render(&title, &args, &read_results(&self.folder), &metrics);
+        let pictures = self.draw_curves(&evaluation, &names)?;
+        let page = report::render(&title, &args, &read_results(&self.folder), (&metrics, &pictures));
         striate_io::write_atomic(&self.folder.report(), page.as_bytes())?;
         metrics.seconds = self.seconds();
         let path = self.folder.metrics();

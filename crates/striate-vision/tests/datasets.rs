@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use striate_vision::data::*;
+use striate_vision::models::Task;
 use striate_vision::transforms::Compose;
 use tempfile::TempDir;
 
@@ -339,9 +340,14 @@ fn real_photographs() {
         let info = probe(train.file(i).unwrap()).unwrap();
         assert_eq!((info.width, info.height), (sample.image.width, sample.image.height));
     }
-    // A data set for detection is no folder per class, and is told so.
-    let error = open_path(&folder.parent().unwrap().join("bccd")).unwrap_err();
+    // A data set for detection is no folder per class, and is told so where it is taken for one.
+    let bccd = folder.parent().unwrap().join("bccd");
+    let error = open_path(&bccd).unwrap_err();
     assert!(error.to_string().contains("Pascal VOC"), "{error}");
+    let source = open_dataset(bccd.to_str().unwrap()).unwrap();
+    let parts = [source.train, source.val, source.test].map(|part| part.unwrap().len());
+    assert_eq!((source.task, parts), (Task::Detect, [205, 87, 72]));
+    assert!(source.notes[0].starts_with("2 × box without area, left out"), "{:?}", source.notes);
 }
 
 #[test]

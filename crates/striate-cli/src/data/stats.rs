@@ -33,6 +33,10 @@ fn count(task: Task, part: &dyn Dataset) -> Result<Vec<usize>, DataError> {
     match task {
         Task::Classify => return class_counts(part),
         Task::Regress => {}
+        Task::Detect => {
+            let things = (0..part.len()).filter_map(|index| part.boxes(index)).flatten();
+            things.for_each(|thing| counts[thing.class] += 1);
+        }
         Task::Multilabel => {
             for values in (0..part.len()).filter_map(|index| part.values(index)) {
                 counts.iter_mut().zip(values).for_each(|(count, value)| *count += usize::from(*value >= 0.5));

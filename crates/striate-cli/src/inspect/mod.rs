@@ -20,8 +20,8 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 use striate::graph::{Graph, Mode, ParamKind};
 use striate::io::{FileFormat, Weights, detect_format, read_weights};
-use striate::nn::{Module, Sequential};
-use striate::vision::models::{ModelError, find_model};
+use striate::nn::Sequential;
+use striate::vision::models::{ModelError, TaskNet, find_model};
 
 /// Show the layers of a net: shapes, parameters, multiply-adds, memory, receptive field; or the arrays of a weights file.
 ///
@@ -55,7 +55,7 @@ pub struct InspectArgs {
 /// What is looked at.
 struct Subject {
     name: String,
-    net: Box<dyn Module>,
+    net: TaskNet,
     graph: Graph,
     /// Shape of the (first) input.
     input: Vec<usize>,
@@ -75,7 +75,13 @@ impl Subject {
             let parameters = weights.map(|cell| cell.shape().numel() as u64).sum();
             let input = shapes.first().map(|shape| shape.to_vec()).unwrap_or_default();
             // Rows are named by the file's nodes, each an operation.
-            return Ok(Subject { name, net: Box::new(Sequential::default()), graph, input, parameters });
+            return Ok(Subject {
+                name,
+                net: TaskNet::Plain(Box::new(Sequential::default())),
+                graph,
+                input,
+                parameters,
+            });
         }
         let model = args.model.open(None)?;
         let [c, h, w] = args.imgsz.map_or(model.input, |side| [model.input[0], side, side]);

@@ -23,10 +23,11 @@ pub struct AnswerArgs {
     /// The probability from which on a picture has a label, for nets with several labels.
     #[arg(long, value_name = "P", default_value = "0.5", value_parser = parse_threshold)]
     threshold: f64,
-    /// Folder for the masks and overlays of a segmentation: NAME_mask.png, whose pixels are classes, and NAME_overlay.png
-    /// [default: runs/segment/predict, with a number if it exists].
+    /// Folder for the masks and overlays of a segmentation: NAME_mask.png, whose pixels are classes, and NAME_overlay.png; for the
+    /// pictures of a detector with their boxes, NAME.jpg [default: runs/segment/predict or runs/detect/predict, with a number if it
+    /// exists].
     #[arg(long = "output", value_name = "DIR")]
-    folder: Option<PathBuf>,
+    pub folder: Option<PathBuf>,
 }
 
 fn parse_threshold(text: &str) -> Result<f64, String> {
@@ -102,16 +103,16 @@ fn in_words(classes: &[Class<'_>]) -> String {
     classes.iter().map(|c| format!("{} {:.2} %", c.name, 100.0 * c.score)).collect::<Vec<_>>().join(", ")
 }
 
-/// `runs/segment/predict`, or with the first number that is free.
-fn free_folder() -> PathBuf {
-    let base = Path::new("runs").join("segment");
+/// `runs/TASK/predict`, or with the first number that is free.
+pub fn free_folder(task: Task) -> PathBuf {
+    let base = Path::new("runs").join(task.to_string());
     let named = |number: usize| base.join(if number == 1 { "predict".to_owned() } else { format!("predict{number}") });
     (1..=MOST_FOLDERS).map(named).find(|path| !path.exists()).unwrap_or_else(|| named(1))
 }
 
 impl Answers {
     pub fn new(args: AnswerArgs, names: Vec<String>, output: Output, task: Task) -> Result<Answers, Failure> {
-        let folder = args.folder.clone().unwrap_or_else(free_folder);
+        let folder = args.folder.clone().unwrap_or_else(|| free_folder(task));
         if task == Task::Segment {
             std::fs::create_dir_all(&folder).map_err(|error| Failure::io(&folder, "create the folder", &error))?;
         } else if args.folder.is_some() {
@@ -155,6 +156,7 @@ impl Answers {
                 (serde_json::json!({"path": path, "values": numbers}), words.join(", "))
             }
             Task::Segment => self.draw(asked, (values, sizes), evaluator)?,
+            Task::Detect => return Err(Failure::new(1, "boxes are told by the detector's own answers")),
         };
         match self.output {
             Output::Json => print_json(&json),
@@ -172,7 +174,7 @@ impl Answers {
     ) -> Result<(serde_json::Value, String), Failure> {
         let &[k, h, w] = sizes else { return Err(Failure::new(1, format!("pixels of sizes {sizes:?}"))) };
         let mask = pixel_classes(evaluator.team(), (values, [k, h, w]), asked.size, None).classes;
-        let stem = self.free_name(asked.path);
+        let stem = free_name(&mut self.taken, asked.path);
         let write = |what: &str, bytes: Vec<u8>| -> Result<PathBuf, Failure> {
             let path = self.folder.join(format!("{stem}_{what}.png"));
             striate::io::write_atomic(&path, &bytes).map_err(|error| Failure::array_file(&error))?;
@@ -195,13 +197,13 @@ impl Answers {
         });
         Ok((json, format!("{} ({})", words.join(", "), mask_path.display())))
     }
+}
 
-    /// The picture's name without ending, with a number where it is taken by one of another folder.
-    fn free_name(&mut self, path: &Path) -> String {
-        let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        let numbered = |n: usize| if n == 1 { stem.clone() } else { format!("{stem}-{n}") };
-        let name = (1..).map(numbered).find(|name| !self.taken.contains(name)).unwrap_or_default();
-        self.taken.push(name.clone());
-        name
-    }
+/// The picture's name without ending, with a number where it is taken by one of another folder.
+pub fn free_name(taken: &mut Vec<String>, path: &Path) -> String {
+    let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let numbered = |n: usize| if n == 1 { stem.clone() } else { format!("{stem}-{n}") };
+    let name = (1..).map(numbered).find(|name| !taken.contains(name)).unwrap_or_default();
+    taken.push(name.clone());
+    name
 }

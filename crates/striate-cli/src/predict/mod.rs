@@ -1,8 +1,9 @@
 //! `striate predict`.
 
-mod answers;
+pub mod answers;
 
 use crate::compute::ComputeArgs;
+use crate::detect::{Finder, SavingArgs, is_detector, predict};
 use crate::failure::Failure;
 use crate::model::{Model, ModelArgs};
 use crate::output::OutputArgs;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use striate::graph::Array;
 use striate::train::{Evaluator, Tta};
 use striate::vision::data::Image;
+use striate::vision::models::Task;
 use striate::vision::transforms::Layout;
 
 /// Pictures that go through the net together; an answer does not depend on its neighbours.
@@ -28,11 +30,13 @@ const MOST_DEPTH: usize = 32;
 pub struct PredictArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Picture files, or folders of them.
+    /// Picture files, folders of them, or patterns such as 'pictures/*.jpg'.
     #[arg(value_name = "SOURCE", required = true)]
     sources: Vec<PathBuf>,
     #[command(flatten)]
     answers: AnswerArgs,
+    #[command(flatten)]
+    saving: SavingArgs,
     /// Least score of a box that is told, for detectors.
     #[arg(long = "conf", value_name = "P", default_value = "0.25", value_parser = parse_score)]
     confidence: f32,
@@ -151,7 +155,10 @@ fn collect_all(sources: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut paths = Vec::new();
     for source in sources {
         let before = paths.len();
-        collect(source, 0, &mut paths)?;
+        match crate::glob::matches(source) {
+            Some(found) => paths.extend(found?),
+            None => collect(source, 0, &mut paths)?,
+        }
         if paths.len() == before {
             return Err(Failure::data(format!(
                 "{}: there is no picture in it (looked for {})",
@@ -171,15 +178,25 @@ fn judge(bad: usize, pictures: usize) -> Result<(), Failure> {
     }
 }
 
+/// Says which boxes a detector finds.
+fn find(args: &PredictArgs, finder: Finder) -> Result<(), Failure> {
+    let paths = collect_all(&args.sources)?;
+    let told = (args.confidence, args.output.choose());
+    let bad = predict(finder, &paths, (&args.saving, args.answers.folder.as_deref()), told)?;
+    judge(bad, paths.len())
+}
+
 /// Runs the verb.
 pub fn run(args: &PredictArgs) -> Result<(), Failure> {
-    if crate::detect::is_detector(&args.model) {
-        let paths = collect_all(&args.sources)?;
-        let told = (args.confidence, args.output.choose());
-        let bad = crate::detect::predict(&args.model, &paths, args.compute, told)?;
-        return judge(bad, paths.len());
+    if is_detector(&args.model) {
+        return find(args, Finder::of_registry(&args.model, args.compute)?);
     }
     let mut model = args.model.open(None)?.prepare(&args.preprocess.overrides())?;
+    if model.task == Task::Detect {
+        model.for_tta(args.tta)?;
+        model.tell_assumptions();
+        return find(args, Finder::of_model(model, args.compute));
+    }
     let size = model.for_tta(args.tta)?;
     let classes = classes_of(&model)?;
     let paths = collect_all(&args.sources)?;

@@ -1,12 +1,13 @@
 use super::{BenchError, Timing, peak_rss_mib, time};
-use crate::models::detection::{Detector, find_detector};
-use crate::models::{ModelError, find_model};
+use crate::models::detection::{DetectionNet, Detector, find_detector};
+use crate::models::{ModelError, TaskNet, find_model};
 use std::sync::Arc;
 use striate_graph::machine::Team;
 use striate_graph::rng::{fill_normal, stream_key};
 use striate_graph::{
     Array, CompileOptions, DType, Error, Graph, Mode, Program, Session, Shape, StepProfile, Tensor, Trace, gradients,
 };
+use striate_kernels::rng::fill_uniform;
 use striate_nn::Module;
 use striate_nn::loss::{CrossEntropyLoss, of_outputs};
 use striate_nn::optim::{Optimizer, SGD};
@@ -160,32 +161,88 @@ fn target_shape(logits: &Tensor) -> Vec<usize> {
     sizes.iter().enumerate().filter(|(axis, _)| *axis != 1).map(|(_, size)| *size).collect()
 }
 
-/// Times training steps: forward in training mode, cross-entropy, backward for all parameters, SGD with learning rate 0.01,
-/// momentum 0.9 and weight decay 5e-4; the loss is read at each step.
+/// As [`training_graph`] for a detector with the sum of its losses, with inputs `boxes` [N, BOXES, 4] and `labels` [N, BOXES].
+fn detector_graph(net: &dyn DetectionNet, optimizer: &Optimizer, shape: [usize; 4]) -> Result<Graph, BenchError> {
+    let trace = Trace::new(Mode::Train);
+    let images = trace.input("images", shape, DType::F32);
+    let boxes = trace.input("boxes", [shape[0], BOXES, 4], DType::F32);
+    let labels = trace.input("labels", [shape[0], BOXES], DType::I64);
+    let losses = net.losses(&images, [&boxes, &labels]);
+    let sum = losses.and_then(|losses| losses.into_iter().map(|(_, loss)| loss.sum_all()).reduce(|a, b| a + b));
+    let Some(loss) = sum else {
+        return Err(BenchError::Untrainable(net.class_name()));
+    };
+    trace.guard(&loss);
+    let cells = net.parameters();
+    let weights: Vec<Tensor> = cells.iter().map(|cell| trace.parameter(cell)).collect();
+    let found = gradients(&loss, &weights.iter().collect::<Vec<_>>())?;
+    optimizer.record(&trace, &cells.into_iter().zip(found).collect::<Vec<_>>());
+    Ok(trace.finish(&[("loss", &loss)])?)
+}
+
+/// Boxes on each picture.
+const BOXES: usize = 7;
+
+/// Random boxes between an eighth and a half of the side, and their labels; always the same.
+fn random_truths([n, _, height, width]: [usize; 4], (first, labels): (usize, usize)) -> Result<[Array; 2], Error> {
+    let mut values = vec![0.0; n * BOXES * 4];
+    fill_uniform(&mut values, stream_key(0, "bench boxes"), 0, 0);
+    for corners in values.chunks_exact_mut(4) {
+        let [x, y, w, h] = [0, 1, 2, 3].map(|place| corners[place]);
+        for (axis, (at, size, side)) in [(x, w, width), (y, h, height)].into_iter().enumerate() {
+            let length = side as f32 * (0.125 + 0.375 * size);
+            corners[axis] = at * (side as f32 - length);
+            corners[axis + 2] = corners[axis] + length;
+        }
+    }
+    let classes = (0..n * BOXES).map(|i| (first + i % (labels - first)) as i64).collect();
+    Ok([Array::from_vec([n, BOXES, 4], values)?, Array::from_vec([n, BOXES], classes)?])
+}
+
+/// Inputs of a graph, by name.
+type Given = Vec<(&'static str, Array)>;
+
+/// The graph of a training step with what it is given besides the optimizer's inputs.
+fn training_step(bench: &ModelBench, net: &TaskNet, optimizer: &Optimizer) -> Result<(Graph, Given), BenchError> {
+    let images = ("images", bench.images());
+    if let Some(detector) = net.detector() {
+        let graph = detector_graph(detector, optimizer, bench.shape())?;
+        let [boxes, labels] = random_truths(bench.shape(), (detector.first_class(), detector.classes()))?;
+        return Ok((graph, vec![images, ("boxes", boxes), ("labels", labels)]));
+    }
+    let graph = training_graph(&**net, optimizer, bench.shape())?;
+    let (_, shape, _) = graph.inputs().find(|(name, ..)| &***name == "targets").expect("it was just traced");
+    let labels: Vec<i64> = (0..shape.numel()).map(|i| (i % bench.classes) as i64).collect();
+    let targets = Array::from_vec(shape.clone(), labels)?;
+    Ok((graph, vec![images, ("targets", targets)]))
+}
+
+/// Times training steps: forward in training mode, cross-entropy or, of a detector, its losses for random boxes, backward for all
+/// parameters, SGD with learning rate 0.01, momentum 0.9 and weight decay 5e-4; the loss is read at each step.
 ///
 /// # Errors
-/// An unknown name, a size that the net cannot take, or a loss that is not finite.
+/// An unknown name, a size that the net cannot take, a detector without losses, or a loss that is not finite.
 pub fn bench_train(bench: &ModelBench) -> Result<TrainReport, BenchError> {
-    bench_train_net(bench, &*bench.net()?)
+    let net = match find_detector(&bench.name) {
+        Ok(spec) => TaskNet::Detector(spec.build(bench.classes, 0)?),
+        Err(_) => TaskNet::Plain(bench.net()?),
+    };
+    bench_train_net(bench, &net)
 }
 
 /// As [`bench_train`], of a net that is not in the registry.
 ///
 /// # Errors
 /// As [`bench_train`].
-pub fn bench_train_net(bench: &ModelBench, net: &dyn Module) -> Result<TrainReport, BenchError> {
+pub fn bench_train_net(bench: &ModelBench, net: &TaskNet) -> Result<TrainReport, BenchError> {
     let optimizer = SGD::new(0.01).momentum(0.9).weight_decay(5e-4).over(net.parameters());
-    let graph = training_graph(net, &optimizer, bench.shape())?;
+    let (graph, given) = training_step(bench, net, &optimizer)?;
     let nodes = graph.nodes.len();
     let (mut session, compile_ms) = bench.session(&graph)?;
-    let images = bench.images();
-    let (_, shape, _) = graph.inputs().find(|(name, ..)| &***name == "targets").expect("it was just traced");
-    let labels: Vec<i64> = (0..shape.numel()).map(|i| (i % bench.classes) as i64).collect();
-    let targets = Array::from_vec(shape.clone(), labels)?;
     let mut loss = 0.0;
     let mut step = |session: &mut Session| {
         let hyper = optimizer.hyper_inputs();
-        let mut inputs = vec![("images", &images), ("targets", &targets)];
+        let mut inputs: Vec<(&str, &Array)> = given.iter().map(|(name, array)| (*name, array)).collect();
         inputs.extend(hyper.iter().map(|(name, array)| (name.as_str(), array)));
         loss = session.run(&inputs)?[0].item()?;
         Ok::<(), Error>(())

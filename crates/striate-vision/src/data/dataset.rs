@@ -2,6 +2,7 @@
 
 use super::error::{DataError, Result};
 use super::picture::Image;
+use crate::transforms::Thing;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -76,6 +77,12 @@ pub trait Dataset: Send + Sync {
     /// The sample's numbers, `class_count` of them: 1 for each class that it has and 0 for the others where it may have several,
     /// or what a regression is to give.
     fn values(&self, _index: usize) -> Option<&[f32]> {
+        None
+    }
+
+    /// What is on the picture, in its pixels, where the set has boxes; none for a picture of background. For detection; the label
+    /// then says how the sample is counted where a part is held back.
+    fn boxes(&self, _index: usize) -> Option<&[Thing]> {
         None
     }
 
@@ -174,6 +181,9 @@ impl Dataset for Subset {
     }
     fn values(&self, index: usize) -> Option<&[f32]> {
         self.dataset.values(self.indices[index])
+    }
+    fn boxes(&self, index: usize) -> Option<&[Thing]> {
+        self.dataset.boxes(self.indices[index])
     }
     fn name(&self, index: usize) -> String {
         self.dataset.name(self.indices[index])

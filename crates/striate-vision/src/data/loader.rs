@@ -1,11 +1,12 @@
 //! Batches, the same for any number of workers.
 
+use super::box_batches::{BatchBoxes, BoxMaker, Turn};
 use super::dataset::Dataset;
 use super::error::{DataError, Result, panic_message};
 use super::picture::Image;
-use super::pipeline::Pipeline;
+use super::pipeline::{Loaded, Pipeline};
 use super::queue::OrderedQueue;
-use crate::transforms::{Draws, Layout, Mixing, Scratch};
+use crate::transforms::{Draws, Layout, Mixing, Scratch, Thing};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use striate_graph::{Array, DType};
@@ -28,6 +29,8 @@ pub struct Batch {
     pub targets: Option<Vec<f32>>,
     /// The class of each pixel, where samples have masks: as large as the pictures in training, as in the data in evaluation.
     pub masks: Vec<Image>,
+    /// What is on the pictures, where samples have boxes.
+    pub boxes: BatchBoxes,
     /// Index of each sample in the data set.
     pub indices: Vec<usize>,
     /// The epoch that it belongs to.
@@ -71,6 +74,28 @@ impl Batch {
         let to = array.as_mut_slice::<i64>()?;
         to.iter_mut().zip(self.masks.iter().flat_map(|m| &m.data)).for_each(|(to, &from)| *to = i64::from(from));
         Some(array)
+    }
+
+    /// The boxes as the inputs of a training graph: corners [N, most, 4] padded with zeros, and labels [N, most], `first` more than the
+    /// class, padded with -1. Boxes beyond `most` are left out, the smallest ones.
+    pub fn truth_arrays(&self, most: usize, first: usize) -> [Array; 2] {
+        let n = self.len();
+        let (mut corners, mut labels) = (Array::zeros([n, most, 4], DType::F32), Array::full([n, most], -1i64));
+        let (Some(to), Some(of)) = (corners.as_mut_slice::<f32>(), labels.as_mut_slice::<i64>()) else {
+            return [corners, labels];
+        };
+        let rows = to.chunks_exact_mut(4 * most).zip(of.chunks_exact_mut(most));
+        for (things, (to, of)) in self.boxes.samples().iter().zip(rows) {
+            let mut order: Vec<&Thing> = things.iter().collect();
+            if order.len() > most {
+                order.sort_by(|a, b| b.box_area().total_cmp(&a.box_area()));
+            }
+            for (thing, (to, of)) in order.into_iter().zip(to.chunks_exact_mut(4).zip(of)) {
+                to.iter_mut().zip(thing.xyxy).for_each(|(to, v)| *to = v as f32);
+                *of = (thing.class + first) as i64;
+            }
+        }
+        [corners, labels]
     }
 
     /// Whether there is no sample: all of them were left out as unreadable.
@@ -192,6 +217,7 @@ impl Default for LoaderOptions {
 ///
 /// - Order: `permutation` of (seed, epoch) where shuffled, else the data set's.
 /// - Augmentation of a sample is keyed by (seed, epoch, index); mixing by (seed, epoch, position of the batch's first sample).
+/// - Boxes: partners of a sample are keyed by (seed, epoch, position), the size of a batch by (seed, step).
 /// - So a batch is a function of (data, settings, epoch, number): not of the workers, nor of where loading started.
 pub struct ImageLoader {
     maker: Arc<Maker>,
@@ -215,6 +241,8 @@ struct WorkerBuffers {
 struct Maker {
     dataset: Arc<dyn Dataset>,
     pipeline: Pipeline,
+    /// For training on pictures with boxes.
+    boxes: Option<BoxMaker>,
     options: LoaderOptions,
     batches: usize,
     /// Orders of the epochs in work.
@@ -253,6 +281,7 @@ impl ImageLoader {
             augment: Draws::new(seed, "data.augment", 0, 0),
             mixing: Draws::new(seed, "data.mixing", 0, 0),
             order_key: rng::stream_key(seed, "data.order"),
+            boxes: pipeline.boxes.clone().map(|training| BoxMaker::new(training, n, pipeline.normalize.channels())),
             dataset,
             pipeline,
             options,
@@ -403,6 +432,8 @@ struct Draft<'a> {
     epoch: u64,
     buffers: &'a mut WorkerBuffers,
     capacity: usize,
+    /// For training on boxes: its height and width.
+    frame: [usize; 2],
     /// Height and width, known from its first sample.
     size: Option<[usize; 2]>,
 }
@@ -436,11 +467,13 @@ impl Maker {
         batch.indices.clear();
         batch.skipped.clear();
         batch.masks.clear();
+        batch.boxes.clear();
         let capacity = positions.len();
+        let frame = self.boxes.as_ref().map(|boxes| boxes.size_of(job)).unwrap_or_default();
         (batch.epoch, batch.number, batch.layout, batch.targets) = (epoch, number, self.pipeline.layout, None);
-        let mut draft = Draft { batch, epoch, buffers, capacity, size: None };
-        for &index in &order[positions] {
-            self.add(&mut draft, index)?;
+        let mut draft = Draft { batch, epoch, buffers, capacity, frame, size: None };
+        for position in positions {
+            self.add(&mut draft, order[position], position)?;
         }
         let Draft { mut batch, buffers, size, .. } = draft;
         let [height, width] = size.unwrap_or_default();
@@ -466,8 +499,8 @@ impl Maker {
     }
 
     /// Adds the sample of an index, or what stands in for it.
-    fn add(&self, draft: &mut Draft<'_>, index: usize) -> Result<()> {
-        let error = match self.add_one(draft, index) {
+    fn add(&self, draft: &mut Draft<'_>, index: usize, position: usize) -> Result<()> {
+        let error = match self.add_one(draft, index, position) {
             Err(error) if error.is_bad_sample() && self.options.bad_pictures != BadPictures::Fail => error,
             other => return other,
         };
@@ -480,7 +513,7 @@ impl Maker {
         let n = self.dataset.len();
         let tries = MOST_REPLACEMENTS.min(n - 1);
         for step in 1..=tries {
-            match self.add_one(draft, (index + step) % n) {
+            match self.add_one(draft, (index + step) % n, position) {
                 Err(error) if error.is_bad_sample() => {}
                 other => return other,
             }
@@ -488,11 +521,30 @@ impl Maker {
         Err(DataError::NoReadablePicture { name, tried: tries, first })
     }
 
-    fn add_one(&self, draft: &mut Draft<'_>, index: usize) -> Result<()> {
+    fn add_one(&self, draft: &mut Draft<'_>, index: usize, position: usize) -> Result<()> {
         let WorkerBuffers { image, mask, scratch, .. } = &mut *draft.buffers;
         let mut draws = self.augment.at(draft.epoch, index as u64);
-        let (label, masked) =
-            self.pipeline.load(self.dataset.as_ref(), index, (&mut *image, &mut *mask), &mut draws, scratch)?;
+        let dataset = self.dataset.as_ref();
+        let Loaded { label, masked, .. } = match &self.boxes {
+            Some(boxes) => {
+                let turn = Turn { epoch: draft.epoch, position, size: draft.frame };
+                let things = draft.batch.boxes.next();
+                let made = boxes.make(dataset, (index, turn), &mut draws, (&mut *image, things), scratch);
+                if let Err(error) = made {
+                    draft.batch.boxes.undo();
+                    return Err(error);
+                }
+                Loaded { label: dataset.label(index)?, masked: false, source: draft.frame }
+            }
+            None => {
+                let loaded = self.pipeline.load(dataset, index, (&mut *image, &mut *mask), &mut draws, scratch)?;
+                if let Some(things) = dataset.boxes(index) {
+                    draft.batch.boxes.next().extend_from_slice(things);
+                    draft.batch.boxes.sources.push(loaded.source);
+                }
+                loaded
+            }
+        };
         let [height, width] = *draft.size.get_or_insert([image.height, image.width]);
         if [image.height, image.width] != [height, width] {
             let (got_width, got_height, name) = (image.width, image.height, self.dataset.name(index));

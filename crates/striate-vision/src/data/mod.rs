@@ -18,6 +18,8 @@
 //! # Ok::<(), striate_vision::data::DataError>(())
 //! ```
 
+mod box_batches;
+mod boxes;
 mod cifar;
 mod dataset;
 mod error;
@@ -30,6 +32,7 @@ mod names;
 mod picture;
 mod pipeline;
 mod queue;
+mod scenes;
 mod segment;
 mod source;
 mod split;
@@ -41,6 +44,8 @@ pub(crate) use folder::{Listing, is_picture, part_of};
 pub(crate) use picture::{PictureHead, decode_into, probe_head, read_limited};
 pub(crate) use table::{find_picture, split_cells};
 
+pub use box_batches::{BatchBoxes, BoxTraining};
+pub use boxes::BoxDataset;
 pub use dataset::{Dataset, MemoryDataset, Sample, Subset, class_counts, labels_of};
 pub use error::{DataError, PictureError, Result};
 pub use folder::FolderDataset;
@@ -50,6 +55,7 @@ pub use mask::{IGNORE, decode_mask, encode_mask, encode_png, overlay, voc_color}
 pub use names::{CIFAR10, FASHION_MNIST, PASCAL_VOC};
 pub use picture::{Image, MAX_BYTES, MAX_PIXELS, MAX_SIDE, PictureInfo, luma, probe};
 pub use pipeline::Pipeline;
+pub use scenes::{SceneDataset, open_scenes};
 pub use segment::MaskDataset;
 pub use source::{
     DatasetKind, DatasetSource, EMBEDDED_LICENSE, Wanted, cache_folder, known_names, open_dataset, open_dataset_as,

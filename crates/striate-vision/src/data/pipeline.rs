@@ -1,5 +1,6 @@
 //! What happens to one sample: its bytes are changed, then become values in the batch.
 
+use super::box_batches::BoxTraining;
 use super::dataset::Dataset;
 use super::error::{DataError, Result, panic_message};
 use super::picture::Image;
@@ -13,6 +14,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub struct Pipeline {
     /// Before the transforms, on the picture and its mask; samples without a mask go without.
     pub joint: Option<SegmentCrop>,
+    /// In training on pictures with boxes: what makes a sample of them, instead of the transforms.
+    pub boxes: Option<BoxTraining>,
     /// On bytes, random or not.
     pub transforms: Compose,
     /// Makes values of bytes; also says how many channels there are.
@@ -23,10 +26,20 @@ pub struct Pipeline {
     pub layout: Layout,
 }
 
+/// What is known of a sample that was read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loaded {
+    pub label: usize,
+    /// Whether it has a mask.
+    pub masked: bool,
+    /// Height and width of the picture in the data.
+    pub source: [usize; 2],
+}
+
 impl Pipeline {
     /// Only normalisation, [N, C, H, W].
     pub fn new(normalize: Normalize) -> Self {
-        Self { joint: None, transforms: Compose::new(), normalize, erasing: None, layout: Layout::Nchw }
+        Self { joint: None, boxes: None, transforms: Compose::new(), normalize, erasing: None, layout: Layout::Nchw }
     }
 
     /// The preprocessing of evaluation and prediction.
@@ -48,6 +61,11 @@ impl Pipeline {
         Self { joint: Some(joint), ..self }
     }
 
+    /// With this for pictures with boxes.
+    pub fn boxes(self, boxes: BoxTraining) -> Self {
+        Self { boxes: Some(boxes), ..self }
+    }
+
     /// With random erasing.
     pub fn erasing(self, erasing: RandomErasing) -> Self {
         Self { erasing: Some(erasing), ..self }
@@ -58,7 +76,7 @@ impl Pipeline {
         Self { layout, ..self }
     }
 
-    /// Reads and transforms a sample into `image`, and its mask; gives its label, and whether it has a mask.
+    /// Reads and transforms a sample into `image`, and its mask.
     pub(crate) fn load(
         &self,
         dataset: &dyn Dataset,
@@ -66,7 +84,7 @@ impl Pipeline {
         (image, mask): (&mut Image, &mut Image),
         draws: &mut Draws,
         scratch: &mut Scratch,
-    ) -> Result<(usize, bool)> {
+    ) -> Result<Loaded> {
         let loaded = catch_unwind(AssertUnwindSafe(|| {
             let label = dataset.get_into(index, image)?;
             let classes = dataset.class_count();
@@ -74,6 +92,7 @@ impl Pipeline {
                 return Err(DataError::SampleLabel { name: dataset.name(index), label, classes });
             }
             image.convert(self.normalize.channels());
+            let source = [image.height, image.width];
             let masked = dataset.mask_into(index, mask)?;
             if masked && (image.height, image.width) != (mask.height, mask.width) {
                 return Err(DataError::MaskSize {
@@ -88,7 +107,7 @@ impl Pipeline {
             let transformed = self.transforms.apply(image, draws, scratch);
             transformed.map_err(|reason| DataError::Transform { name: dataset.name(index), reason })?;
             image.convert(self.normalize.channels());
-            Ok((label, masked))
+            Ok(Loaded { label, masked, source })
         }));
         loaded.unwrap_or_else(|payload| {
             let message = panic_message(payload.as_ref());

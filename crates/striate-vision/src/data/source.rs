@@ -1,5 +1,6 @@
 //! Where data comes from: a path, the name of a well-known set, or the binary itself. What it is, is seen from the files.
 
+use super::boxes::{BoxDataset, open_boxes};
 use super::cifar::{find_cifar, load_cifar};
 use super::dataset::Dataset;
 use super::error::{DataError, Result, did_you_mean};
@@ -11,6 +12,7 @@ use super::segment::{open_masks, seems_masked};
 use super::split::split_dataset;
 use super::table::{find_tables, open_tables};
 use crate::data::MemoryDataset;
+use crate::detection::{BoxFormat, recognise_annotations};
 use crate::models::Task;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,11 +34,16 @@ pub enum DatasetKind {
     Masks,
     /// Pictures named in a table.
     Table,
+    /// Pictures with boxes.
+    Boxes(BoxFormat),
+    /// Scenes of the pictures inside the binary.
+    Scenes,
 }
 
 impl std::fmt::Display for DatasetKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            DatasetKind::Boxes(format) => return write!(f, "pictures with boxes ({format})"),
             DatasetKind::Embedded => "the data set inside the binary",
             DatasetKind::Idx => "IDX files",
             DatasetKind::Cifar10 => "CIFAR-10 binaries",
@@ -44,6 +51,7 @@ impl std::fmt::Display for DatasetKind {
             DatasetKind::Folder => "a folder per class",
             DatasetKind::Masks => "pictures with masks",
             DatasetKind::Table => "pictures in a table",
+            DatasetKind::Scenes => "the scenes inside the binary",
         })
     }
 }
@@ -223,6 +231,9 @@ fn find_dataset(data: &str, wanted: &Wanted<'_>) -> Result<DatasetSource> {
         let hint = did_you_mean(data, known_names());
         return Err(DataError::NotFound { path: path.to_path_buf(), hint });
     }
+    if let Some(format) = boxes_at(path, wanted.task) {
+        return of_boxes(path, format, wanted);
+    }
     if path.is_file() && path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv")) {
         return of_tables(path, &[(0, path.to_path_buf())], wanted);
     }
@@ -255,6 +266,37 @@ fn find_dataset(data: &str, wanted: &Wanted<'_>) -> Result<DatasetSource> {
         }
     }
     open_path(path)
+}
+
+/// The format of the boxes at a path, where it is to be read as a set with boxes: where that is asked for, or where nothing is and
+/// it is no set with masks, whose pictures may have boxes as well.
+fn boxes_at(path: &Path, task: Option<Task>) -> Option<BoxFormat> {
+    let masked = || Listing::read(path).is_ok_and(|listing| seems_masked(path, &listing));
+    let wanted = match task {
+        Some(task) => task == Task::Detect,
+        None => !(path.is_dir() && masked()),
+    };
+    recognise_annotations(path).filter(|_| wanted)
+}
+
+fn of_boxes(path: &Path, format: BoxFormat, wanted: &Wanted<'_>) -> Result<DatasetSource> {
+    let found = open_boxes(path, wanted.class_names)?;
+    let probed = found.parts.iter().flatten().next().map(|part: &BoxDataset| part.probe(64)).unwrap_or_default();
+    let [train, val, test] = found.parts.map(|part| part.map(|part| Arc::new(part) as Arc<dyn Dataset>));
+    Ok(DatasetSource {
+        kind: DatasetKind::Boxes(format),
+        task: Task::Detect,
+        path: Some(path.to_path_buf()),
+        class_names: found.names,
+        train,
+        val,
+        test,
+        // Detectors see colours; grey becomes three equal channels.
+        channels: 3,
+        fixed_size: None,
+        probed,
+        notes: found.notes,
+    })
 }
 
 /// Folders beside a table that are no classes.

@@ -19,6 +19,7 @@
 mod annotations;
 mod check;
 mod coco_eval;
+mod draw;
 mod faults;
 mod nms;
 mod plots;
@@ -31,6 +32,7 @@ pub use coco_eval::{
     BoxConfusion, ClassAp, CocoFigures, Curve, Detection, Detections, GroundTruth, Instances, STAT_NAMES,
     VocInterpolation, confusion_matrix, evaluate_coco, iou_xywh, read_detections, read_instances, voc_ap,
 };
+pub use draw::{contact_sheet, draw_boxes, encode_jpeg};
 pub use faults::{Fault, FaultKind, Repair};
 pub(crate) use nms::greedy;
 pub use nms::{NmsOptions, ScoredBox, Suppression, area, iou_xyxy, nms, postprocess};

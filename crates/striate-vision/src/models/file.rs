@@ -1,13 +1,14 @@
 //! Weights files: safetensors with the model's name, input, class names and preprocessing in their metadata.
 
-use super::{ModelError, Task, find_model};
+use super::detection::find_detector;
+use super::{ModelError, Task, TaskNet, find_model};
 use crate::transforms::Preprocess;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use striate_io::onnx::{OnnxModel, OnnxNet};
 use striate_io::{Weights, read_weights, write_safetensors};
-use striate_nn::{Module, StateDict};
+use striate_nn::StateDict;
 
 /// Newest version of the metadata; lower ones are read. Classifiers are written as version 1, which knows no other task.
 const VERSION: u32 = 2;
@@ -113,7 +114,7 @@ impl ModelInfo {
 /// A net out of a file.
 pub struct LoadedModel {
     /// The net, with its weights.
-    pub net: Box<dyn Module>,
+    pub net: TaskNet,
     /// What the file says about it.
     pub info: ModelInfo,
 }
@@ -147,10 +148,17 @@ pub fn build_model(
     let info = ModelInfo::parse(path, metadata)?;
     if let Some(structure) = &info.structure {
         let model = OnnxModel::from_structure(structure, |name| arrays.get(name).cloned(), path)?;
-        return Ok(LoadedModel { net: Box::new(OnnxNet::new(Arc::new(model))?), info });
+        return Ok(LoadedModel { net: TaskNet::Plain(Box::new(OnnxNet::new(Arc::new(model))?)), info });
+    }
+    let refuse = |source| ModelError::Weights { path: path.into(), source: Box::new(source) };
+    if info.task == Task::Detect {
+        let spec = find_detector(&info.model)?;
+        let net = spec.structure(spec.labels(info.class_names.len()), None)?;
+        net.load_state_dict(&arrays, true).map_err(refuse)?;
+        return Ok(LoadedModel { net: TaskNet::Detector(net), info });
     }
     let spec = find_model(&info.model)?;
     let net = spec.structure(info.input, info.class_names.len())?;
-    spec.load(&*net, arrays).map_err(|source| ModelError::Weights { path: path.into(), source: Box::new(source) })?;
-    Ok(LoadedModel { net, info })
+    spec.load(&*net, arrays).map_err(refuse)?;
+    Ok(LoadedModel { net: TaskNet::Plain(net), info })
 }

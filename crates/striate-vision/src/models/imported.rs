@@ -1,6 +1,7 @@
 //! Nets out of ONNX files, to be trained on.
 
-use super::{ModelError, find_model};
+use super::detection::find_detector;
+use super::{ModelError, TaskNet, find_model};
 use crate::transforms::Preprocess;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use striate_nn::Module;
 /// A net with what is said about it.
 pub struct BuiltNet {
     /// The net.
-    pub net: Box<dyn Module>,
+    pub net: TaskNet,
     /// The registry's name, or the file's.
     pub name: String,
     /// How the net computes, where it is none of the registry.
@@ -45,7 +46,10 @@ pub fn imported_preprocess(net: &OnnxNet) -> Option<Preprocess> {
 /// An unknown name, a file that cannot be read, a net that cannot take such pictures.
 pub fn build_net(model: &str, input: [usize; 3], classes: usize, seed: u64) -> Result<BuiltNet, ModelError> {
     if !is_imported(model) {
-        let net = find_model(model)?.build(input, classes, seed)?;
+        let net = match find_detector(model) {
+            Ok(spec) => TaskNet::Detector(spec.build(spec.labels(classes), seed)?),
+            Err(_) => TaskNet::Plain(find_model(model)?.build(input, classes, seed)?),
+        };
         return Ok(BuiltNet { net, name: model.to_owned(), structure: None, notes: Vec::new() });
     }
     let path = Path::new(model);
@@ -65,5 +69,5 @@ pub fn build_net(model: &str, input: [usize; 3], classes: usize, seed: u64) -> R
     if output.dims() != [2, classes] {
         return Err(refuse(format!("it gives {output} for two pictures; a classifier gives a score for each class")));
     }
-    Ok(BuiltNet { net: Box::new(net), name, structure: Some(structure), notes })
+    Ok(BuiltNet { net: TaskNet::Plain(Box::new(net)), name, structure: Some(structure), notes })
 }

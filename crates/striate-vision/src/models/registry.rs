@@ -23,12 +23,14 @@ pub enum Task {
     Regress,
     /// A class for each pixel: `[N, classes, H, W]`.
     Segment,
+    /// Boxes of things, each of a class: what a [`DetectionNet`](super::detection::DetectionNet) makes of its heads.
+    Detect,
 }
 
 impl Task {
     /// All names.
-    pub const NAMES: [&str; 4] = ["classify", "multilabel", "regress", "segment"];
-    const ALL: [Task; 4] = [Task::Classify, Task::Multilabel, Task::Regress, Task::Segment];
+    pub const NAMES: [&str; 5] = ["classify", "multilabel", "regress", "segment", "detect"];
+    const ALL: [Task; 5] = [Task::Classify, Task::Multilabel, Task::Regress, Task::Segment, Task::Detect];
 }
 
 impl std::fmt::Display for Task {
@@ -114,7 +116,7 @@ pub fn find_model(name: &str) -> Result<&'static ModelSpec, ModelError> {
     models().find(|spec| spec.name == name).ok_or_else(|| {
         let nearest = || striate_graph::nearest(name, models().map(|spec| spec.name));
         let hint = match find_detector(name) {
-            Ok(_) => "; it is a detector, which `run`, `predict` and `bench infer` take".to_owned(),
+            Ok(_) => "; it is a detector, which this verb does not take".to_owned(),
             Err(_) => nearest().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default(),
         };
         ModelError::UnknownModel { name: name.to_owned(), hint }

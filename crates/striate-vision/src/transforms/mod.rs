@@ -18,6 +18,7 @@
 
 mod affine;
 mod auto;
+mod boxes;
 mod color;
 mod draws;
 mod geometry;
@@ -28,6 +29,7 @@ mod resize;
 
 pub use affine::{RandomAffine, RandomRotation, affine, affine_matrix, rotate};
 pub use auto::{RandAugment, TrivialAugmentWide};
+pub use boxes::{BoxAugment, GREY, Letterbox, Part, Thing};
 pub use color::{
     ColorJitter, Grayscale, adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, adjust_sharpness,
     autocontrast, equalize, posterize, solarize,

@@ -1,7 +1,7 @@
 //! From bytes to the numbers that a net sees.
 
 use super::resize::{Interpolation, Resize, ResizeTo};
-use super::{CenterCrop, Compose, Draws, Scratch, Transform, TransformError};
+use super::{CenterCrop, Compose, Draws, Letterbox, Scratch, Transform, TransformError};
 use crate::data::Image;
 use serde::{Deserialize, Serialize};
 
@@ -132,6 +132,7 @@ impl std::fmt::Display for Preprocess {
         match self.resize {
             Some(ResizeTo::Shorter(side)) => write!(f, "shorter side to {side} ({})", self.interpolation)?,
             Some(ResizeTo::Exact([h, w])) => write!(f, "resized to {h}x{w} ({})", self.interpolation)?,
+            Some(ResizeTo::Letterbox([h, w])) => write!(f, "fitted into {h}x{w} ({})", self.interpolation)?,
             None => write!(f, "not resized")?,
         }
         if let Some([h, w]) = self.crop {
@@ -174,7 +175,7 @@ impl Preprocess {
     pub fn check(&self) -> Result<(), TransformError> {
         let sides = match self.resize {
             Some(ResizeTo::Shorter(side)) => vec![side],
-            Some(ResizeTo::Exact(size)) => size.to_vec(),
+            Some(ResizeTo::Exact(size) | ResizeTo::Letterbox(size)) => size.to_vec(),
             None => Vec::new(),
         };
         let bad = sides.into_iter().chain(self.crop.into_iter().flatten()).find(|s| !(1..=32_768).contains(s));
@@ -196,7 +197,7 @@ impl Preprocess {
     /// Height and width of the result where every picture gets the same.
     pub fn size(&self) -> Option<[usize; 2]> {
         match (self.crop, self.resize) {
-            (Some(size), _) | (None, Some(ResizeTo::Exact(size))) => Some(size),
+            (Some(size), _) | (None, Some(ResizeTo::Exact(size) | ResizeTo::Letterbox(size))) => Some(size),
             _ => None,
         }
     }
@@ -219,9 +220,12 @@ impl Preprocess {
     /// The part that works on bytes.
     pub fn transforms(&self) -> Compose {
         let mut steps = Compose::new();
-        if let Some(to) = self.resize {
-            steps = steps.then(Resize { to, interpolation: self.interpolation });
-        }
+        let interpolation = self.interpolation;
+        steps = match self.resize {
+            Some(ResizeTo::Letterbox(size)) => steps.then(Letterbox { size, interpolation }),
+            Some(to) => steps.then(Resize { to, interpolation }),
+            None => steps,
+        };
         if let Some(size) = self.crop {
             steps = steps.then(CenterCrop { size });
         }

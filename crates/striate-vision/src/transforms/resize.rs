@@ -226,6 +226,8 @@ pub enum ResizeTo {
     Shorter(usize),
     /// Height and width, whatever the proportion.
     Exact([usize; 2]),
+    /// Just inside this height and width, the proportion kept, with grey on the right and below: as detectors see pictures.
+    Letterbox([usize; 2]),
 }
 
 impl ResizeTo {
@@ -233,6 +235,10 @@ impl ResizeTo {
     pub fn target(&self, width: usize, height: usize) -> (usize, usize) {
         match *self {
             ResizeTo::Exact([h, w]) => (w, h),
+            ResizeTo::Letterbox(frame) => {
+                let [h, w] = super::Letterbox::fitted([height, width], frame);
+                (w, h)
+            }
             ResizeTo::Shorter(side) => {
                 let (short, long) = (width.min(height), width.max(height));
                 // Capped, so that a picture of 1 x 30000 pixels does not become an enormous one.

@@ -2,7 +2,7 @@
 
 use super::boxes::{Corners, resize_box};
 use super::masks::paste_masks;
-use super::picture::{PictureTransform, picture_size};
+use super::picture::{PictureSize, PictureTransform, picture_size};
 use super::registry::{DetectorSpec, find_detector};
 use crate::models::ModelError;
 use std::path::Path;
@@ -18,7 +18,7 @@ pub struct Detections {
     pub boxes: Vec<Corners>,
     /// From 0 to 1.
     pub scores: Vec<f32>,
-    /// Classes; 0 is the background of torchvision's weights.
+    /// Labels, as [`DetectionNet::classes`] counts them.
     pub labels: Vec<usize>,
     /// Probability that a pixel of the picture belongs to the object, `[boxes, H, W]`, of nets that give masks.
     pub masks: Option<Array>,
@@ -70,11 +70,20 @@ pub struct RawHeads {
 
 /// The net of a detector.
 pub trait DetectionNet: Module {
-    /// What pictures go through before.
+    /// What pictures go through before, unless another size is asked for.
     fn transform(&self) -> &PictureTransform;
 
-    /// Classes, the background among them.
+    /// Labels that the net tells apart, the background among them where it has one.
     fn classes(&self) -> usize;
+
+    /// The label of the first class that can be found: 1 where 0 is the background, as in torchvision's nets, else 0. Classes of a
+    /// data set, counted from 0, have the labels from here on.
+    fn first_class(&self) -> usize {
+        1
+    }
+
+    /// Gives fresh parameters what no rule by path gives them.
+    fn start(&self) {}
 
     /// Records the net on a batch `[N, 3, H, W]` of pictures of this height and width, padded.
     fn heads(&self, x: &Tensor, size: [usize; 2]) -> RawHeads;
@@ -126,6 +135,7 @@ struct Ready {
 pub struct Detector {
     spec: &'static DetectorSpec,
     net: Box<dyn DetectionNet>,
+    transform: PictureTransform,
     options: CompileOptions,
     team: Option<Arc<Team>>,
     ready: Option<Ready>,
@@ -138,7 +148,8 @@ impl std::fmt::Debug for Detector {
 }
 
 impl Detector {
-    /// The detector of a name with initial values that are a function of (seed, parameter path); `classes` counts the background.
+    /// The detector of a name with initial values that are a function of (seed, parameter path); `classes` counts the background where
+    /// there is one ([`DetectorSpec::labels`]).
     ///
     /// # Errors
     /// A name that is none of a detector; no classes.
@@ -167,7 +178,14 @@ impl Detector {
     }
 
     fn around(spec: &'static DetectorSpec, net: Box<dyn DetectionNet>) -> Detector {
-        Detector { spec, net, options: CompileOptions::default(), team: None, ready: None }
+        let transform = *net.transform();
+        Detector { spec, net, transform, options: CompileOptions::default(), team: None, ready: None }
+    }
+
+    /// Pictures are brought to this size instead of the net's own.
+    #[must_use]
+    pub fn with_size(self, size: PictureSize) -> Detector {
+        Detector { transform: PictureTransform { size, ..self.transform }, ready: None, ..self }
     }
 
     /// Compiled and run otherwise than by default. The team has at most as many threads as the options say.
@@ -183,12 +201,17 @@ impl Detector {
 
     /// What pictures go through before the net.
     pub fn transform(&self) -> &PictureTransform {
-        self.net.transform()
+        &self.transform
     }
 
-    /// Classes, the background among them.
+    /// Labels that the net tells apart, the background among them where it has one.
     pub fn classes(&self) -> usize {
         self.net.classes()
+    }
+
+    /// The label of the first class that can be found; see [`DetectionNet::first_class`].
+    pub fn first_class(&self) -> usize {
+        self.net.first_class()
     }
 
     /// The net.

@@ -1,6 +1,8 @@
-//! The losses of one-stage detectors, as torchvision computes them.
+//! The losses of one-stage detectors: torchvision's as torchvision computes them, and our own's.
 
+use super::assign::Aligned;
 use super::boxes::{BoxCoder, Corners, MOST_GROWTH};
+use super::striate_det::BINS;
 use super::targets::Assigned;
 use std::sync::{Arc, Once};
 use striate_graph::{Array, DType, Tensor, register_host_function};
@@ -127,6 +129,47 @@ fn hard_negatives(inputs: &[Array]) -> striate_graph::Result<Vec<Array>> {
         chosen.extend(of_picture);
     }
     Ok(vec![Array::from_vec(losses.shape(), chosen)?])
+}
+
+/// The expected distance in cells of each side, of logits of its bins `[N, cells, 4 * BINS]`; its box `[N, cells, 4]`.
+#[track_caller]
+pub(super) fn corners_of_bins(bins: &Tensor, cells: &[Corners]) -> Tensor {
+    let [n, count] = [0, 1].map(|axis| bins.size(axis));
+    let parts = bins.reshape([n * count * 4, BINS]).softmax(-1);
+    let sides = (parts * bin_numbers(bins)).sum(&[1], false).reshape([n, count, 4]);
+    decode_sides(&sides, &constant(&sides, cells))
+}
+
+/// The numbers of the bins, `[1, BINS]`.
+#[track_caller]
+fn bin_numbers(like: &Tensor) -> Tensor {
+    let numbers: Vec<f32> = (0..BINS).map(|bin| bin as f32).collect();
+    like.trace().constant(Array::from_vec([1, BINS], numbers).expect("as many as there are bins"))
+}
+
+/// Factors of the losses of boxes and of their distributions beside that of the classes (Li et al. 2020, section 4; Lyu et al. 2022).
+const BOX_FACTOR: f32 = 2.0;
+const BINS_FACTOR: f32 = 0.25;
+
+/// striate_det's losses, by the sum of what the cells are to score: quality focal loss of the classes and distribution focal loss of
+/// the sides (Li et al. 2020), generalised overlap of the boxes.
+#[track_caller]
+pub(super) fn striate_det([logits, bins, corners]: [&Tensor; 3], aligned: &Aligned) -> Vec<(&'static str, Tensor)> {
+    let count = at_least_one(&aligned.weight.sum_all());
+    let off = logits.sigmoid() - &aligned.scores;
+    let of_classes = BCEWithLogitsLoss::new().reduction(Reduction::None).call(logits, &aligned.scores) * off.square();
+    let of_boxes = giou(corners, &aligned.boxes) * &aligned.weight;
+    // The target lies on the two bins beside it, on each by how near it is: a hat over the distance.
+    let sides = aligned.sides.reshape([aligned.sides.shape().numel(), 1]);
+    let hat = (sides - bin_numbers(bins)).abs().affine(-1.0, 1.0).relu();
+    let log_parts = bins.reshape(hat.shape()).log_softmax(-1);
+    let of_sides = (hat * log_parts).sum(&[1], false).reshape(aligned.sides.shape()) * &aligned.weight;
+    vec![
+        ("box_loss", of_boxes.sum_all() / &count * BOX_FACTOR),
+        ("cls_loss", of_classes.sum_all() / &count),
+        // Each cell's mean over its four sides.
+        ("dfl_loss", of_sides.sum_all() / &count * (-BINS_FACTOR / 4.0)),
+    ]
 }
 
 /// The four columns of `[N, anchors, 4]`, each `[N, anchors, 1]`.

@@ -1,4 +1,4 @@
-//! Detectors: torchvision's, under its names, with its parameters and numbers.
+//! Detectors: torchvision's, under its names, with its parameters and numbers, and a family of our own, `striate_det`.
 //!
 //! A detector is a net that gives raw values for each anchor, and a function on the host that makes boxes of them. The net is one
 //! graph; anchors are constants of its shapes; thresholds, non-maximum suppression and the way back to the picture are ordinary
@@ -18,6 +18,7 @@
 //! ```
 
 mod anchors;
+mod assign;
 mod boxes;
 mod detector;
 mod fcos;
@@ -33,6 +34,7 @@ mod retinanet;
 mod ssd;
 mod ssdlite;
 mod start;
+mod striate_det;
 mod targets;
 
 pub use anchors::{AnchorGenerator, DefaultBoxGenerator};
@@ -52,6 +54,16 @@ pub use targets::{Truth, pad_truths};
 /// ```
 pub fn coco_classes() -> impl Iterator<Item = &'static str> {
     include_str!("../../../assets/coco-classes.txt").lines()
+}
+
+/// Names of COCO's 80 classes in their order, without background: what detectors without one count.
+///
+/// ```
+/// let names: Vec<&str> = striate_vision::models::detection::coco_things().collect();
+/// assert_eq!((names.len(), names[0], names[79]), (80, "person", "toothbrush"));
+/// ```
+pub fn coco_things() -> impl Iterator<Item = &'static str> {
+    coco_classes().skip(1).filter(|name| *name != "N/A")
 }
 
 #[cfg(test)]
@@ -212,6 +224,8 @@ mod tests {
         assert!(error.contains("`ssd300_vgg16`"), "{error}");
         let error = Detector::new("ssd300_vgg16", 1, 0).unwrap_err().to_string();
         assert!(error.contains("background"), "{error}");
+        let error = Detector::new("striate_det_n", 0, 0).unwrap_err().to_string();
+        assert!(error.contains("at least one class"), "{error}");
         let error = crate::models::find_model("ssd300_vgg16").unwrap_err().to_string();
         assert!(error.contains("detector"), "{error}");
         let mut broken = small();

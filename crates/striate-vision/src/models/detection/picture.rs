@@ -26,10 +26,11 @@ pub enum PictureSize {
         /// Most pixels of the longer side.
         max: usize,
     },
+    /// The picture is fitted into this height and width, its aspect kept, and the batch is always so large.
+    Letterbox([usize; 2]),
 }
 
-/// torchvision's `GeneralizedRCNNTransform`: normalise, resize bilinearly without antialias, pad with zeros on the right and at
-/// the bottom.
+/// torchvision's `GeneralizedRCNNTransform`: normalise, resize bilinearly without antialias, pad on the right and at the bottom.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PictureTransform {
     /// The size.
@@ -40,18 +41,26 @@ pub struct PictureTransform {
     pub std: [f32; 3],
     /// Height and width are padded to multiples of this.
     pub divisible: usize,
+    /// What the padding has in each channel, of values from 0 to 1; the mean, so that it is zero when normalised, in torchvision's.
+    pub fill: [f32; 3],
 }
 
 impl PictureTransform {
     /// By ImageNet's mean and deviation, padded to multiples of 32, as all but SSD have it.
     pub(super) const fn shorter(min: usize, max: usize) -> PictureTransform {
         let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
-        PictureTransform { size: PictureSize::Shorter { min, max }, mean, std, divisible: 32 }
+        PictureTransform { size: PictureSize::Shorter { min, max }, mean, std, divisible: 32, fill: mean }
     }
 
     /// To a square.
     pub(super) const fn square(side: usize, mean: [f32; 3], std: [f32; 3]) -> PictureTransform {
-        PictureTransform { size: PictureSize::Fixed([side, side]), mean, std, divisible: 1 }
+        PictureTransform { size: PictureSize::Fixed([side, side]), mean, std, divisible: 1, fill: mean }
+    }
+
+    /// Fitted into a square beside grey (114 of 255), values from 0 to 1 as they are.
+    pub(super) const fn letterbox(side: usize) -> PictureTransform {
+        let (size, fill) = (PictureSize::Letterbox([side, side]), [114.0 / 255.0; 3]);
+        PictureTransform { size, mean: [0.0; 3], std: [1.0; 3], divisible: 32, fill }
     }
 
     /// Height and width that a picture of these gets, before padding.
@@ -71,11 +80,17 @@ impl PictureTransform {
                 let factor = (min as f64 / shorter).min(max as f64 / longer);
                 size.map(|side| ((side as f64 * factor).floor() as usize).max(1))
             }
+            PictureSize::Letterbox(frame) => {
+                let [fy, fx] = [0, 1].map(|axis| frame[axis] as f64 / size[axis] as f64);
+                let fitted = |axis: usize| (size[axis] as f64 * fx.min(fy)).round() as usize;
+                [0, 1].map(|axis| fitted(axis).clamp(1, frame[axis]))
+            }
         }
     }
 
     /// Height and width of the batch in which a resized picture lies.
     pub fn padded(&self, size: [usize; 2]) -> [usize; 2] {
+        let size = if let PictureSize::Letterbox(frame) = self.size { frame } else { size };
         size.map(|side| side.next_multiple_of(self.divisible))
     }
 
@@ -100,6 +115,7 @@ impl PictureTransform {
             let (mean, std) = (self.mean[channel], self.std[channel]);
             let source = &picture.f32s()?[channel * pixels..][..pixels];
             let normalised: Vec<f32> = source.iter().map(|v| (v - mean) / std).collect();
+            plane.fill((self.fill[channel] - mean) / std);
             resize_plane(&normalised, size[1], &axes, (plane, width));
         }
         Ok(Array::from_vec([pictures.len(), 3, height, width], values)?)

@@ -1,7 +1,7 @@
 //! The detectors by name.
 
 use super::detector::DetectionNet;
-use super::{fcos, rcnn, retinanet, ssd, ssdlite, start};
+use super::{fcos, rcnn, retinanet, ssd, ssdlite, start, striate_det};
 use crate::models::ModelError;
 use crate::models::parts::Norm;
 use crate::models::start::{Start, set as set_start};
@@ -12,7 +12,7 @@ use striate_nn::{Module, StateDict, assign_names, init};
 /// For what a detector is built.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct DetectorShape {
-    /// With the background.
+    /// With the background, where there is one.
     pub classes: usize,
     /// Frozen norms with this eps in the backbone, where torchvision's detector can have them.
     pub frozen: Option<f64>,
@@ -27,13 +27,13 @@ impl DetectorShape {
 
 /// One detector of the registry.
 pub struct DetectorSpec {
-    /// torchvision's name.
+    /// torchvision's name, or ours.
     pub name: &'static str,
     /// What it is, in one line.
     pub summary: &'static str,
     /// `[C, H, W]` of a batch that it usually sees; it takes others.
     pub input: [usize; 3],
-    /// Classes unless others are asked for, the background among them.
+    /// Labels unless others are asked for, the background among them where there is one.
     pub classes: usize,
     construct: fn(DetectorShape) -> Box<dyn DetectionNet>,
     start: Start,
@@ -55,12 +55,17 @@ const fn spec(
 }
 
 impl DetectorSpec {
+    /// As many labels as COCO has classes, without a background.
+    const fn of_things(self) -> DetectorSpec {
+        DetectorSpec { classes: 80, ..self }
+    }
+
     const fn freezes(self, without_eps: Option<&'static str>) -> DetectorSpec {
         DetectorSpec { freezes: true, without_eps, ..self }
     }
 }
 
-static DETECTORS: [DetectorSpec; 10] = [
+static DETECTORS: [DetectorSpec; 13] = [
     spec(
         "ssdlite320_mobilenet_v3_large",
         "SSDLite on MobileNetV3-Large",
@@ -106,6 +111,11 @@ static DETECTORS: [DetectorSpec; 10] = [
     ),
     spec("maskrcnn_resnet50_fpn", "Mask R-CNN on ResNet-50", 800, rcnn::maskrcnn_resnet50_fpn, start::TWO_STAGES)
         .freezes(Some("bf2d0c1e")),
+    spec("striate_det_n", "Our own without anchors, the smallest", 640, striate_det::striate_det_n, start::STRIATE_DET)
+        .of_things(),
+    spec("striate_det_s", "Our own without anchors", 640, striate_det::striate_det_s, start::STRIATE_DET).of_things(),
+    spec("striate_det_m", "Our own without anchors, the largest", 640, striate_det::striate_det_m, start::STRIATE_DET)
+        .of_things(),
 ];
 
 /// All detectors.
@@ -134,6 +144,19 @@ impl std::fmt::Debug for DetectorSpec {
 }
 
 impl DetectorSpec {
+    /// How many labels the net needs for a data set of so many classes: one more where it has a background.
+    ///
+    /// ```
+    /// use striate_vision::models::detection::find_detector;
+    /// assert_eq!(find_detector("fcos_resnet50_fpn")?.labels(3), 4);
+    /// assert_eq!(find_detector("striate_det_n")?.labels(3), 3);
+    /// # Ok::<(), striate_vision::models::ModelError>(())
+    /// ```
+    pub fn labels(&self, things: usize) -> usize {
+        let shape = DetectorShape { classes: self.classes, frozen: None };
+        things + init::without_values(|| (self.construct)(shape)).first_class()
+    }
+
     /// The net, named, with initial values that are a function of (seed, parameter path).
     ///
     /// # Errors
@@ -142,6 +165,7 @@ impl DetectorSpec {
         let net = self.structure(classes, None)?;
         init::reset_parameters(&*net, seed);
         set_start(&*net, self.start, seed);
+        net.start();
         Ok(net)
     }
 
@@ -151,13 +175,16 @@ impl DetectorSpec {
     /// # Errors
     /// [`ModelError::Input`] without classes.
     pub fn structure(&self, classes: usize, frozen: Option<f64>) -> Result<Box<dyn DetectionNet>, ModelError> {
-        if classes < 2 {
-            let [channels, height, width] = self.input;
-            let why = "classes count the background, so there must be at least 2".into();
-            return Err(ModelError::Input { name: self.name.into(), channels, height, width, classes, why });
-        }
         let frozen = frozen.filter(|_| self.freezes);
         let net = init::without_values(|| (self.construct)(DetectorShape { classes, frozen }));
+        if classes <= net.first_class() {
+            let [channels, height, width] = self.input;
+            let why = match net.first_class() {
+                0 => "there must be at least one class".into(),
+                _ => "classes count the background, so there must be at least 2".into(),
+            };
+            return Err(ModelError::Input { name: self.name.into(), channels, height, width, classes, why });
+        }
         assign_names(&*net);
         Ok(net)
     }
@@ -195,7 +222,7 @@ impl DetectorSpec {
             // An array without elements may claim any number of rows.
             let rows = *dict.get(&name).filter(|array| array.numel() > 0)?.shape().first()?;
             let each = many - few;
-            (rows % each == 0 && rows / each >= 2).then_some(rows / each)
+            (rows % each == 0 && rows / each > usual.first_class()).then_some(rows / each)
         });
         // A dict without it is refused when it is loaded, with all that it lacks.
         Ok(found.unwrap_or(self.classes))

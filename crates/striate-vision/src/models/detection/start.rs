@@ -1,4 +1,4 @@
-//! Initial values of torchvision's detectors.
+//! Initial values of detectors: torchvision's, and our own's.
 
 use crate::models::start::{HE, Start, ZERO, he, he_and_small_linear, normal};
 use striate_nn::init::{FanMode, Init, Nonlinearity};
@@ -53,6 +53,13 @@ pub(super) const TWO_STAGES: Start = |path, rank| {
 /// As [`TWO_STAGES`] on a MobileNet.
 pub(super) const TWO_STAGES_MOBILE: Start = |path, rank| {
     if path.starts_with("backbone.body.") { he_and_small_linear(path, rank) } else { TWO_STAGES(path, rank) }
+};
+
+/// By fan out, the last convolutions of both heads normal with deviation 0.01, every class at the prior.
+pub(super) const STRIATE_DET: Start = |path, rank| match path {
+    "head.classes.values.bias" => Some(prior()),
+    "head.classes.values.weight" | "head.sides.values.weight" => Some(normal(0.01)),
+    _ => convs(HE, path, rank),
 };
 
 /// A ResNet with a pyramid.

@@ -1,0 +1,212 @@
+//! Detectors from files with boxes to `train`, `val` and `predict`.
+
+mod common;
+
+use common::{Run, run, run_with};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use striate::vision::data::{Image, encode_png};
+
+const SIDE: usize = 64;
+/// Small pictures, several sizes of batches, mosaics, pictures mixed and pasted, an average of weights, threaded loading, a checkpoint
+/// every second step.
+const HARD: [&str; 24] = [
+    "--model",
+    "striate_det_n",
+    "--imgsz",
+    "64",
+    "--epochs",
+    "3",
+    "--batch",
+    "4",
+    "--mosaic",
+    "0.7",
+    "--mixup",
+    "0.3",
+    "--copy-paste",
+    "0.5",
+    "--close-mosaic",
+    "1",
+    "--multi-scale",
+    "3",
+    "--checkpoint-steps",
+    "2",
+    "--workers",
+    "2",
+    "--threads",
+    "2",
+];
+
+/// Pictures of red and blue rectangles on noise, and a table of them; one box has no area.
+struct Set(tempfile::TempDir);
+
+impl Set {
+    fn new() -> Set {
+        let set = Set(tempfile::tempdir().unwrap());
+        std::fs::create_dir(set.path("data")).unwrap();
+        let mut table = "path,x1,y1,x2,y2,class,split\n".to_owned();
+        let mut state = 7u32;
+        let mut next = |below: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) as usize % below
+        };
+        for index in 0..24 {
+            let split = ["train", "train", "train", "train", "val", "test"][index / 4];
+            let mut image = Image::filled(SIDE, SIDE, &[0; 3]);
+            image.data.iter_mut().for_each(|byte| *byte = 90 + next(40) as u8);
+            for class in 0..2 {
+                let (w, h) = (14 + next(12), 14 + next(12));
+                let (x, y) = (32 * class + next(32 - w.min(31)), next(SIDE - h));
+                for (row, column) in (y..y + h).flat_map(|row| (x..x + w).map(move |column| (row, column))) {
+                    let color = if class == 0 { [220, 30, 30] } else { [30, 30, 220] };
+                    image.data[3 * (row * SIDE + column)..][..3].copy_from_slice(&color);
+                }
+                let name = ["red", "blue"][class];
+                table += &format!("{index}.png,{x},{y},{},{},{name},{split}\n", x + w, y + h);
+            }
+            std::fs::write(Path::new(&set.path("data")).join(format!("{index}.png")), encode_png(&image).unwrap())
+                .unwrap();
+        }
+        table += "3.png,5,5,5,20,red,train\n";
+        std::fs::write(Path::new(&set.path("data")).join("boxes.csv"), table).unwrap();
+        set
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn folder(&self, name: &str) -> PathBuf {
+        self.0.path().join("runs").join(name)
+    }
+
+    fn train_args(&self, name: &str, more: &[&str]) -> Vec<String> {
+        let (data, project) = (self.path("data"), self.path("runs"));
+        let args = ["train", &data, "--project", &project, "--name", name, "--plain"];
+        args.iter().chain(more).map(|arg| (*arg).to_owned()).collect()
+    }
+
+    fn train(&self, name: &str, more: &[&str]) -> Run {
+        let args = self.train_args(name, more);
+        run(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn read(&self, run: &str, file: &str) -> Vec<u8> {
+        let path = self.folder(run).join(file);
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// `results.csv` without the seconds.
+    fn results(&self, run: &str) -> Vec<String> {
+        let text = String::from_utf8(self.read(run, "results.csv")).unwrap();
+        text.lines().map(|line| line.rsplit_once(',').unwrap().0.to_owned()).collect()
+    }
+
+    #[track_caller]
+    fn assert_same(&self, name: &str, whole: &str) {
+        for file in ["weights/last.safetensors", "weights/best.safetensors"] {
+            assert!(self.read(name, file) == self.read(whole, file), "{name}: {file} is another");
+        }
+        assert_eq!(self.results(name), self.results(whole), "{name}");
+    }
+}
+
+#[test]
+fn a_run_has_the_columns_pictures_and_figures_that_people_look_for() {
+    let set = Set::new();
+    let done = set.train("run", &["--model", "striate_det_n", "--imgsz", "64", "--epochs", "2", "--batch", "4"]).ok();
+    assert!(done.stdout.contains("1 × box without area, left out"), "{}", done.stdout);
+    assert!(done.stdout.contains("boxes.csv line"), "which box is not told: {}", done.stdout);
+    let head = set.results("run").remove(0);
+    let wanted = "epoch,step,train_loss,train/box_loss,train/cls_loss,train/dfl_loss,metrics/mAP50(B),metrics/mAP50-95(B),lr,best";
+    assert_eq!(head, wanted);
+    for file in ["train_batch.jpg", "PR_curve.svg", "F1_curve.svg", "confusion_matrix.svg", "report.html"] {
+        assert!(!set.read("run", file).is_empty(), "{file}");
+    }
+    let sheet = Image::open(set.folder("run").join("train_batch.jpg")).unwrap();
+    assert_eq!((sheet.width, sheet.height), (2 * SIDE, 2 * SIDE));
+    let metrics: Value = serde_json::from_slice(&set.read("run", "metrics.json")).unwrap();
+    assert_eq!((&metrics["split"], &metrics["images"]), (&"test".into(), &4.into()));
+    assert!(metrics["mAP50"].is_number() && metrics["mAP50_95"].is_number() && metrics.get("loss").is_none());
+    let names: Vec<&Value> = metrics["classes"].as_array().unwrap().iter().map(|class| &class["name"]).collect();
+    assert_eq!(names, ["blue", "red"]);
+
+    let folder = set.folder("run");
+    let folder = folder.to_str().unwrap();
+    let judged = run(&["val", folder, "--json"]).ok();
+    let judged: Value = serde_json::from_str(&judged.stdout).unwrap();
+    assert_eq!((&judged["mAP50"], &judged["split"]), (&metrics["mAP50"], &metrics["split"]));
+    let other = run(&["val", folder, &set.path("data"), "--split", "val", "--json"]).ok();
+    assert_eq!(serde_json::from_str::<Value>(&other.stdout).unwrap()["images"], 4);
+}
+
+#[test]
+fn it_learns_and_predict_tells_draws_and_saves_boxes() {
+    let set = Set::new();
+    let more = ["--model", "striate_det_n", "--imgsz", "64", "--epochs", "50", "--batch", "4", "--augment", "flip"];
+    set.train("run", &more).ok();
+    let metrics: Value = serde_json::from_slice(&set.read("run", "metrics.json")).unwrap();
+    assert!(metrics["mAP50"].as_f64().unwrap() > 0.5, "{metrics}");
+    let (folder, out) = (set.folder("run"), set.path("out"));
+    let pattern = set.path("data/2?.png");
+    let args = ["predict", folder.to_str().unwrap(), &pattern, "--json", "--output", &out, "--save-txt", "--save-crop"];
+    let done = run(&args).ok();
+    let lines: Vec<Value> = done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 4);
+    let mut boxes = 0;
+    for line in &lines {
+        assert_eq!(line.as_object().unwrap().len(), 2, "{line}");
+        let stem = Path::new(line["path"].as_str().unwrap()).file_stem().unwrap().to_str().unwrap();
+        assert!(Path::new(&out).join(format!("{stem}.jpg")).is_file());
+        let found = line["boxes"].as_array().unwrap();
+        let text = std::fs::read_to_string(Path::new(&out).join(format!("{stem}.txt"))).unwrap();
+        assert_eq!(text.lines().count(), found.len());
+        for one in found {
+            let index = one["index"].as_u64().unwrap() as usize;
+            assert_eq!(one["name"], ["blue", "red"][index]);
+            let corners: Vec<f64> = one["xyxy"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+            assert!(corners.iter().all(|v| (0.0..=SIDE as f64).contains(v)) && corners[0] < corners[2], "{one}");
+            assert!(one["score"].as_f64().unwrap() >= 0.25);
+            boxes += 1;
+        }
+    }
+    assert!(boxes >= 4, "{boxes}");
+    assert!(Path::new(&out).join("crops/red").is_dir() || Path::new(&out).join("crops/blue").is_dir());
+}
+
+#[test]
+fn threads_and_workers_change_no_bit_and_killed_it_resumes_to_the_same() {
+    let set = Set::new();
+    set.train("whole", &HARD).ok();
+    let other = [&HARD[..20], &["--workers", "0", "--threads", "1"]].concat();
+    set.train("one", &other).ok();
+    set.assert_same("one", "whole");
+    for point in ["1:before-rename", "3:wrote", "5:after-rename"] {
+        let name = format!("fail-{}", &point[..1]);
+        let args = set.train_args(&name, &HARD);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let killed = run_with(&args, &[("STRIATE_FAIL_AT", point)]);
+        assert_eq!(killed.code, None, "{point}: {}", killed.stderr);
+        run(&["train", "--resume", set.folder(&name).to_str().unwrap(), "--plain"]).ok();
+        set.assert_same(&name, "whole");
+    }
+}
+
+#[test]
+fn detectors_of_torchvision_are_trained_too_and_what_cannot_be_is_refused() {
+    let set = Set::new();
+    let short = ["--epochs", "1", "--batch", "2", "--imgsz", "64"];
+    set.train("ssd", &[&["--model", "ssdlite320_mobilenet_v3_large"], &short[..]].concat()).ok();
+    assert!(
+        set.results("ssd")[0].contains("train/box_loss,train/cls_loss,metrics/mAP50(B)"),
+        "{:?}",
+        set.results("ssd")
+    );
+    let refused = |more: &[&str], parts: &[&str]| set.train("no", more).fails(2, parts);
+    refused(&["--model", "resnet18"], &["boxes", "striate_det_n"]);
+    refused(&["--model", "striate_det_x"], &["did you mean `striate_det_"]);
+    refused(&[&["--model", "maskrcnn_resnet50_fpn"], &short[..]].concat(), &["two stages"]);
+    refused(&["--mosaic", "1.5"], &["mosaic", "1.5"]);
+    refused(&["--multi-scale", "0"], &["--multi-scale"]);
+    refused(&["--weights", "w.pth"], &["--weights"]);
+}
