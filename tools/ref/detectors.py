@@ -88,12 +88,11 @@ def two_stage_losses(net, x, targets):
     targets = [t | {"boxes": t["boxes"].to(x.dtype), "masks": ellipses(t["boxes"], *x.shape[-2:])} for t in targets]
     proposals, of_first = net.rpn(images, features, targets)
     _, of_second = net.roi_heads(features, proposals, images.image_sizes, targets)
-    return of_second | of_first
+    # How many the second stage looked at: the norms of its head count each.
+    return of_second | of_first, len(proposals[0]) + len(targets[0]["boxes"])
 
 
 def losses(name, net, x, targets):
-    if hasattr(net, "roi_heads"):
-        return two_stage_losses(net, x, targets)
     maps, heads = raw_heads(name, net, x)
     sizes = [tuple(x.shape[-2:])] * x.shape[0]
     anchors = net.anchor_generator(ImageList(x, sizes), maps)
@@ -119,7 +118,11 @@ def add_heads(name, net, filled, shape):
     tensors = {f"{key}64": thinned(value) for key, value in heads.items()}
     more = {}
     targets = truths(name, shape[0], *shape[2:])
-    found = losses(name, wide.train(), x.double(), targets)
+    if hasattr(net, "roi_heads"):
+        found, candidates = two_stage_losses(wide.train(), x.double(), targets)
+        more |= dict(candidates=candidates) if name.endswith("_v2") else {}
+    else:
+        found = losses(name, wide.train(), x.double(), targets)
     tensors["losses64"] = torch.stack([value.detach() for value in found.values()])
     more["losses"] = list(found)
     for index, target in enumerate(targets):

@@ -411,7 +411,8 @@ pub(super) fn fasterrcnn_resnet50_fpn(shape: DetectorShape) -> Box<dyn Detection
     Variant::resnet50(shape.norm(), None).build(shape.classes)
 }
 
-/// Norms in the pyramid, a deeper first stage, and convolutions in the box head (Li et al. 2021).
+/// Norms in the pyramid, a deeper first stage, and convolutions in the box head (Li et al. 2021). In training the norms of the box head
+/// count every place of the sample: where a picture has fewer proposals, regions of zeros are among what they normalise.
 pub(super) fn fasterrcnn_resnet50_fpn_v2(shape: DetectorShape) -> Box<dyn DetectionNet> {
     let usual = Variant::resnet50(Norm::BATCH, Some(Norm::BATCH));
     Variant { depth: 2, box_head: conv_fc_head(), ..usual }.build(shape.classes)
