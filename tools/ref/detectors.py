@@ -1,7 +1,8 @@
 """torchvision's detectors: raw heads and training losses of prepared batches in float64, and what some find on pictures.
 
 Weights, batches, pictures and truths are by formula (README.md). The heads are in evaluation mode and thinned; the losses in training
-mode. Of the first stage of two-stage detectors there are the heads alone; what both stages find is held against float32.
+mode. Of the first stage of two-stage detectors there are the heads alone; what both stages find is held against float32. Their losses
+are of samples of all candidates, with ellipses in the boxes as masks.
 """
 
 import copy
@@ -9,6 +10,7 @@ import copy
 import numpy as np
 import torch
 from torchvision.models import detection
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops import box_iou
@@ -71,6 +73,25 @@ def raw_heads(name, net, x):
     return maps, {"objectness": objectness.reshape(n, -1, 1), "pred_bbox_deltas": offsets.reshape(n, -1, 4)}
 
 
+def ellipses(boxes, height, width):
+    x, y = torch.arange(width) + 0.5, torch.arange(height)[:, None] + 0.5
+    x1, y1, x2, y2 = boxes[:, :, None, None].unbind(1)
+    off = ((x - (x1 + x2) / 2) / ((x2 - x1) / 2)) ** 2 + ((y - (y1 + y2) / 2) / ((y2 - y1) / 2)) ** 2
+    return (off < 1).to(torch.uint8)
+
+
+def two_stage_losses(net, x, targets):
+    for stage in (net.rpn, net.roi_heads):
+        stage.fg_bg_sampler = BalancedPositiveNegativeSampler(1 << 20, 0.5)
+    features = net.backbone(x)
+    images = ImageList(x, [tuple(x.shape[-2:])] * x.shape[0])
+    targets = [t | {"boxes": t["boxes"].to(x.dtype), "masks": ellipses(t["boxes"], *x.shape[-2:])} for t in targets]
+    proposals, of_first = net.rpn(images, features, targets)
+    _, of_second = net.roi_heads(features, proposals, images.image_sizes, targets)
+    # How many the second stage looked at: the norms of its head count each.
+    return of_second | of_first, len(proposals[0]) + len(targets[0]["boxes"])
+
+
 def losses(name, net, x, targets):
     maps, heads = raw_heads(name, net, x)
     sizes = [tuple(x.shape[-2:])] * x.shape[0]
@@ -96,13 +117,16 @@ def add_heads(name, net, filled, shape):
         _, heads = raw_heads(name, wide, x.double())
     tensors = {f"{key}64": thinned(value) for key, value in heads.items()}
     more = {}
-    if not hasattr(net, "roi_heads"):
-        targets = truths(name, shape[0], *shape[2:])
+    targets = truths(name, shape[0], *shape[2:])
+    if hasattr(net, "roi_heads"):
+        found, candidates = two_stage_losses(wide.train(), x.double(), targets)
+        more |= dict(candidates=candidates) if name.endswith("_v2") else {}
+    else:
         found = losses(name, wide.train(), x.double(), targets)
-        tensors["losses64"] = torch.stack([value.detach() for value in found.values()])
-        more["losses"] = list(found)
-        for index, target in enumerate(targets):
-            tensors[f"boxes.{index}"], tensors[f"labels.{index}"] = target["boxes"], target["labels"]
+    tensors["losses64"] = torch.stack([value.detach() for value in found.values()])
+    more["losses"] = list(found)
+    for index, target in enumerate(targets):
+        tensors[f"boxes.{index}"], tensors[f"labels.{index}"] = target["boxes"], target["labels"]
     f.add(name, name, dict(num_classes=CLASSES), tensors, "README.md: Numbers by formula, Detectors", input_shape=shape, filled=filled,
           heads={key: list(value.shape) for key, value in heads.items()},
           names=f"{fnv1a(' '.join(net.state_dict())):016x}", **more)

@@ -202,10 +202,12 @@ fn detectors_of_torchvision_are_trained_too_and_what_cannot_be_is_refused() {
         "{:?}",
         set.results("ssd")
     );
+    set.train("rcnn", &[&["--model", "fasterrcnn_mobilenet_v3_large_320_fpn"], &short[..]].concat()).ok();
+    let columns = "train/cls_loss,train/box_loss,train/objectness_loss,train/rpn_box_reg_loss,metrics/mAP50(B)";
+    assert!(set.results("rcnn")[0].contains(columns), "{:?}", set.results("rcnn"));
     let refused = |more: &[&str], parts: &[&str]| set.train("no", more).fails(2, parts);
     refused(&["--model", "resnet18"], &["boxes", "striate_det_n"]);
     refused(&["--model", "striate_det_x"], &["did you mean `striate_det_"]);
-    refused(&[&["--model", "maskrcnn_resnet50_fpn"], &short[..]].concat(), &["two stages"]);
     refused(&["--mosaic", "1.5"], &["mosaic", "1.5"]);
     refused(&["--multi-scale", "0"], &["--multi-scale"]);
     refused(&["--weights", "w.pth"], &["--weights"]);

@@ -1,7 +1,7 @@
 //! What a net is trained for: its loss in training, what is counted in evaluation, and how views are joined.
 
+use crate::Result;
 use crate::boxes::DetectionCounts;
-use crate::{Result, TrainError};
 use striate_graph::machine::Team;
 use striate_graph::{Array, DType, Error, Tensor, Trace};
 use striate_nn::loss::{BCEWithLogitsLoss, CrossEntropyLoss, Reduction, SmoothL1Loss, of_outputs};
@@ -261,8 +261,8 @@ impl Recorded {
 /// Column of a loss of a detector: torchvision's names for its losses are not those that people look for.
 fn loss_column(name: &str) -> String {
     let known = match name {
-        "bbox_regression" => "box_loss",
-        "classification" => "cls_loss",
+        "bbox_regression" | "loss_box_reg" => "box_loss",
+        "classification" | "loss_classifier" => "cls_loss",
         "bbox_ctrness" => "ctr_loss",
         other => other,
     };
@@ -293,12 +293,8 @@ impl Loss {
         };
         let (trace, n) = (images.trace(), images.size(0));
         let truths = [trace.input("boxes", [n, *most, 4], DType::F32), trace.input("labels", [n, *most], DType::I64)];
-        let losses = net.losses(images, truths.each_ref());
-        let losses = losses.ok_or_else(|| {
-            let fix = "detectors of two stages cannot be trained yet; `striate models` lists the others";
-            TrainError::setting("--model", net.class_name(), fix)
-        })?;
         let scalar = |loss: Tensor| loss.sum_all();
+        let losses = net.losses(images, truths.each_ref());
         let losses: Vec<(&str, Tensor)> = losses.into_iter().map(|(name, loss)| (name, scalar(loss))).collect();
         let sum = losses.iter().map(|(_, loss)| loss.clone()).reduce(|a, b| a + b);
         let loss = sum.ok_or_else(|| Error::Internal("the detector has no loss".into()))?;

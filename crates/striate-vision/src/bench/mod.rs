@@ -24,9 +24,6 @@ pub enum BenchError {
     /// Its graph, or the run.
     #[error(transparent)]
     Graph(#[from] striate_graph::Error),
-    /// A detector without losses.
-    #[error("{0}: detectors of two stages cannot be trained yet")]
-    Untrainable(String),
     /// The convolution.
     #[error(transparent)]
     Shape(#[from] ConvShapeError),

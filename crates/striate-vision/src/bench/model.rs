@@ -168,10 +168,8 @@ fn detector_graph(net: &dyn DetectionNet, optimizer: &Optimizer, shape: [usize; 
     let boxes = trace.input("boxes", [shape[0], BOXES, 4], DType::F32);
     let labels = trace.input("labels", [shape[0], BOXES], DType::I64);
     let losses = net.losses(&images, [&boxes, &labels]);
-    let sum = losses.and_then(|losses| losses.into_iter().map(|(_, loss)| loss.sum_all()).reduce(|a, b| a + b));
-    let Some(loss) = sum else {
-        return Err(BenchError::Untrainable(net.class_name()));
-    };
+    let sum = losses.into_iter().map(|(_, loss)| loss.sum_all()).reduce(|a, b| a + b);
+    let loss = sum.ok_or_else(|| Error::Internal("the detector has no loss".into()))?;
     trace.guard(&loss);
     let cells = net.parameters();
     let weights: Vec<Tensor> = cells.iter().map(|cell| trace.parameter(cell)).collect();
@@ -221,7 +219,7 @@ fn training_step(bench: &ModelBench, net: &TaskNet, optimizer: &Optimizer) -> Re
 /// parameters, SGD with learning rate 0.01, momentum 0.9 and weight decay 5e-4; the loss is read at each step.
 ///
 /// # Errors
-/// An unknown name, a size that the net cannot take, a detector without losses, or a loss that is not finite.
+/// An unknown name, a size that the net cannot take, or a loss that is not finite.
 pub fn bench_train(bench: &ModelBench) -> Result<TrainReport, BenchError> {
     let net = match find_detector(&bench.name) {
         Ok(spec) => TaskNet::Detector(spec.build(bench.classes, 0)?),

@@ -3,7 +3,7 @@
 use crate::common::{Case, formula, load_family};
 use crate::zoo::fill;
 use striate::graph::{Array, CompileOptions, DType, Graph, Mode, Program, Session, Tensor, Trace};
-use striate::vision::models::detection::{Corners, Detector, Truth, pad_truths};
+use striate::vision::models::detection::{Corners, Detector, Sampling, Truth, TwoStageTraining, pad_truths};
 
 /// Of the range of a head, or of a loss.
 const LIMIT: f64 = 1e-4;
@@ -60,16 +60,46 @@ fn truths(case: &Case) -> Vec<Truth> {
     (0..).take_while(|picture| case.has(&format!("boxes.{picture}"))).map(of).collect()
 }
 
+/// More than there are candidates.
+const ALL: usize = 1 << 20;
+
+/// Masks of boxes `[N, most, 4]`: the ellipse in each, `[N, most, H, W]`.
+fn truth_masks(boxes: &Array, [height, width]: [usize; 2]) -> Array {
+    let pixels = |[x1, y1, x2, y2]: &Corners| {
+        let (middle, half) = ([(x1 + x2) / 2.0, (y1 + y2) / 2.0], [(x2 - x1) / 2.0, (y2 - y1) / 2.0]);
+        let inside = move |pixel: usize| {
+            let at = [(pixel % width) as f32 + 0.5, (pixel / width) as f32 + 0.5];
+            let [x, y] = [0, 1].map(|axis| (at[axis] - middle[axis]) / half[axis]);
+            f32::from(u8::from(x * x + y * y < 1.0))
+        };
+        (0..height * width).map(inside).collect::<Vec<f32>>()
+    };
+    let values = boxes.f32s().unwrap().as_chunks().0.iter().flat_map(pixels).collect();
+    Array::from_vec([boxes.shape()[0], boxes.shape()[1], height, width], values).unwrap()
+}
+
 fn check_losses(case: &Case, detector: &Detector, x: &Array) -> Result<(), String> {
     // More places than boxes: the padding counts for nothing.
     let (boxes, labels) = pad_truths(&truths(case), 5);
     let trace = Trace::new(Mode::Train);
     let input = trace.input("input", x.shape(), DType::F32);
     let given = [trace.input("boxes", boxes.shape(), DType::F32), trace.input("labels", labels.shape(), DType::I64)];
-    let losses = detector.net().losses(&input, [&given[0], &given[1]]).ok_or("no losses")?;
+    // Samples of all candidates: which of them torchvision draws is a matter of its generator. Norms of a box head count padding, so
+    // that there is to be none.
+    let candidates = case.json["candidates"].as_u64().map_or(ALL, |count| count as usize);
+    let sampling = Sampling {
+        rpn_batch_size_per_image: ALL,
+        rpn_positive_fraction: 0.5,
+        box_batch_size_per_image: candidates,
+        box_positive_fraction: 1.0,
+    };
+    let masks = truth_masks(&boxes, [x.shape()[2], x.shape()[3]]);
+    let given_masks = trace.input("masks", masks.shape(), DType::F32);
+    let training = TwoStageTraining { sampling, masks: Some(&given_masks) };
+    let losses = detector.net().losses_with(&input, [&given[0], &given[1]], &training);
     let outputs: Vec<(&str, &Tensor)> = losses.iter().map(|(name, loss)| (*name, loss)).collect();
     let graph = trace.finish(&outputs).map_err(|e| e.to_string())?;
-    let found = run(&graph, &[("input", x), ("boxes", &boxes), ("labels", &labels)])?;
+    let found = run(&graph, &[("input", x), ("boxes", &boxes), ("labels", &labels), ("masks", &masks)])?;
     let (_, wanted) = case.f64("losses64");
     let names: Vec<&str> = case.json["losses"].as_array().unwrap().iter().filter_map(|name| name.as_str()).collect();
     for (name, wanted) in names.iter().zip(wanted) {

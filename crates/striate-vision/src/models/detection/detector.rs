@@ -4,6 +4,7 @@ use super::boxes::{Corners, resize_box};
 use super::masks::paste_masks;
 use super::picture::{PictureSize, PictureTransform, picture_size};
 use super::registry::{DetectorSpec, find_detector};
+use super::sampling::Sampling;
 use crate::models::ModelError;
 use std::path::Path;
 use std::sync::Arc;
@@ -68,6 +69,16 @@ pub struct RawHeads {
     pub levels: Vec<[usize; 2]>,
 }
 
+/// What the losses of nets of two stages may be told beside boxes and labels.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TwoStageTraining<'a> {
+    /// How many anchors and proposals are learnt from.
+    pub sampling: Sampling,
+    /// Which pixels belong to the objects, `[N, most, H, W]` of 0 and 1 in f32, of the batch's size and in the order of the boxes.
+    /// Without them a net that gives masks has the losses of its boxes alone, and its mask head learns nothing.
+    pub masks: Option<&'a Tensor>,
+}
+
 /// The net of a detector.
 pub trait DetectionNet: Module {
     /// What pictures go through before, unless another size is asked for.
@@ -89,9 +100,14 @@ pub trait DetectionNet: Module {
     fn heads(&self, x: &Tensor, size: [usize; 2]) -> RawHeads;
 
     /// Records the losses of a batch `[N, 3, H, W]` of prepared pictures, by name as torchvision calls them; their sum is what training
-    /// makes small. `boxes` and `labels` are those of [`pad_truths`](super::pad_truths). `None` for nets of two stages, which
-    /// cannot be trained yet.
-    fn losses(&self, x: &Tensor, truths: [&Tensor; 2]) -> Option<Vec<(&'static str, Tensor)>>;
+    /// makes small. `boxes` and `labels` are those of [`pad_truths`](super::pad_truths).
+    fn losses(&self, x: &Tensor, truths: [&Tensor; 2]) -> Vec<(&'static str, Tensor)>;
+
+    /// As [`DetectionNet::losses`] with more said: other nets than those of two stages do not look at it.
+    #[track_caller]
+    fn losses_with(&self, x: &Tensor, truths: [&Tensor; 2], _: &TwoStageTraining<'_>) -> Vec<(&'static str, Tensor)> {
+        self.losses(x, truths)
+    }
 
     /// What the arrays of [`DetectionNet::heads`] say: a picture each, in pixels of the resized pictures; masks are as the net gives
     /// them, squares of probabilities inside the boxes.

@@ -88,7 +88,7 @@ impl DetectionNet for Fcos {
     }
 
     #[track_caller]
-    fn losses(&self, x: &Tensor, truths: [&Tensor; 2]) -> Option<Vec<(&'static str, Tensor)>> {
+    fn losses(&self, x: &Tensor, truths: [&Tensor; 2]) -> Vec<(&'static str, Tensor)> {
         let batch = [x.size(2), x.size(3)];
         let RawHeads { outputs, levels } = self.heads(x, batch);
         let anchors = self.anchors.anchors(batch, &levels);
@@ -96,7 +96,7 @@ impl DetectionNet for Fcos {
         let set = AnchorSet { anchors: &anchors, of_levels: &of_levels, coder: None };
         let assigned = assign(truths, &set, Matching::Centre { radius: 1.5 });
         let [logits, sides, nearness] = [0, 1, 2].map(|index| &outputs[index].1);
-        Some(losses::fcos([logits, sides, nearness], &assigned, &anchors))
+        losses::fcos([logits, sides, nearness], &assigned, &anchors)
     }
 
     fn decode(&self, outputs: &[Array], frame: &Frame) -> striate_graph::Result<Vec<Detections>> {

@@ -1,7 +1,8 @@
-//! The losses of one-stage detectors: torchvision's as torchvision computes them, and our own's.
+//! The losses of detectors: torchvision's as torchvision computes them, and our own's.
 
 use super::assign::Aligned;
 use super::boxes::{BoxCoder, Corners, MOST_GROWTH};
+use super::sampling::SampledProposals;
 use super::striate_det::BINS;
 use super::targets::Assigned;
 use std::sync::{Arc, Once};
@@ -129,6 +130,56 @@ fn hard_negatives(inputs: &[Array]) -> striate_graph::Result<Vec<Array>> {
         chosen.extend(of_picture);
     }
     Ok(vec![Array::from_vec(losses.shape(), chosen)?])
+}
+
+/// From this difference on the losses of both stages' offsets are linear.
+const SMOOTH: f64 = 1.0 / 9.0;
+
+/// Smooth absolute differences of offsets and codes, by anchor or proposal as weighed by `[N, rows, 1]`, summed.
+#[track_caller]
+fn of_offsets(offsets: &Tensor, codes: &Tensor, weight: &Tensor) -> Tensor {
+    let loss = SmoothL1Loss::new().beta(SMOOTH).reduction(Reduction::None).call(offsets, codes);
+    by_picture(&loss, weight).sum_all()
+}
+
+/// Faster R-CNN's losses of the first stage, of the anchors that were sampled (1 in `[N, anchors, 1]`) and by their number.
+#[track_caller]
+pub(super) fn first_stage(
+    [objectness, offsets]: [&Tensor; 2],
+    assigned: &Assigned,
+    sampled: &Tensor,
+) -> [(&'static str, Tensor); 2] {
+    let count = at_least_one(&sampled.sum_all());
+    let of_objects = BCEWithLogitsLoss::new().reduction(Reduction::None).call(objectness, &assigned.foreground);
+    let of_boxes = of_offsets(offsets, &assigned.codes, &(&assigned.foreground * sampled));
+    [("loss_objectness", by_picture(&of_objects, sampled).sum_all() / &count), ("loss_rpn_box_reg", of_boxes / &count)]
+}
+
+/// Faster R-CNN's losses of the second stage, `[N, most, classes]` and `[N, most, 4 * classes]`, by the number of proposals.
+#[track_caller]
+pub(super) fn second_stage([logits, offsets]: [&Tensor; 2], sampled: &SampledProposals) -> [(&'static str, Tensor); 2] {
+    let count = at_least_one(&sampled.valid.sum_all());
+    let [n, most, classes] = [0, 1, 2].map(|axis| logits.size(axis));
+    let of_class = -logits.log_softmax(-1).gather(-1, &sampled.labels.unsqueeze(-1));
+    let chosen = sampled.labels.one_hot(classes).unsqueeze(-1);
+    let offsets = (offsets.reshape([n, most, classes, 4]) * chosen).sum(&[2], false);
+    [
+        ("loss_classifier", by_picture(&of_class, &sampled.valid).sum_all() / &count),
+        ("loss_box_reg", of_offsets(&offsets, &sampled.codes, &sampled.foreground) / &count),
+    ]
+}
+
+/// Mask R-CNN's loss of masks: logits `[rows, classes, M, M]`, of the labels `[rows]` (i64) alone, against what is there
+/// `[rows, 1, M, M]`; the mean over the rows that have an object (1 in `[rows, 1]`).
+#[track_caller]
+pub(super) fn masks([logits, truth]: [&Tensor; 2], labels: &Tensor, foreground: &Tensor) -> Tensor {
+    let [rows, classes, height, width] = [0, 1, 2, 3].map(|axis| logits.size(axis));
+    let pixels = height * width;
+    let chosen = labels.one_hot(classes).unsqueeze(-1);
+    let logits = (logits.reshape([rows, classes, pixels]) * chosen).sum(&[1], false);
+    let loss = BCEWithLogitsLoss::new().reduction(Reduction::None).call(&logits, &truth.reshape([rows, pixels]));
+    let count = at_least_one(&foreground.sum_all());
+    (loss * foreground).sum_all() / count * (1.0 / pixels as f32)
 }
 
 /// The expected distance in cells of each side, of logits of its bins `[N, cells, 4 * BINS]`; its box `[N, cells, 4]`.

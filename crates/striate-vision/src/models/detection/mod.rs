@@ -31,6 +31,7 @@ mod pyramid;
 mod rcnn;
 mod registry;
 mod retinanet;
+mod sampling;
 mod ssd;
 mod ssdlite;
 mod start;
@@ -39,10 +40,11 @@ mod targets;
 
 pub use anchors::{AnchorGenerator, DefaultBoxGenerator};
 pub use boxes::{BoxCoder, Corners, SideCoder, batched_nms, clip_to, is_at_least, nms, resize_box};
-pub use detector::{DetectError, DetectionNet, Detections, Detector, Frame, RawHeads};
+pub use detector::{DetectError, DetectionNet, Detections, Detector, Frame, RawHeads, TwoStageTraining};
 pub use picture::{PictureSize, PictureTransform, picture_array};
 pub use pyramid::{FeaturePyramidNetwork, LastLevel};
 pub use registry::{DetectorSpec, detectors, find_detector};
+pub use sampling::Sampling;
 pub use targets::{Truth, pad_truths};
 
 /// Names of the 91 classes of torchvision's detectors, in the order in which their weights number them: COCO's, with the background
@@ -179,7 +181,7 @@ mod tests {
         let input = trace.input("x", x.shape(), DType::F32);
         let given =
             [trace.input("boxes", boxes.shape(), DType::F32), trace.input("labels", labels.shape(), DType::I64)];
-        let losses = detector.net().losses(&input, [&given[0], &given[1]]).unwrap();
+        let losses = detector.net().losses(&input, [&given[0], &given[1]]);
         let loss = losses.into_iter().map(|(_, loss)| loss).reduce(|a, b| a + b).unwrap();
         let cells = detector.net().named_parameters();
         let (_, cell) = cells.iter().find(|(name, _)| name == bias).unwrap();
@@ -198,6 +200,8 @@ mod tests {
             ("retinanet_resnet50_fpn", 64, "head.classification_head.cls_logits.bias"),
             ("retinanet_resnet50_fpn_v2", 64, "head.regression_head.bbox_reg.bias"),
             ("fcos_resnet50_fpn", 64, "head.regression_head.bbox_ctrness.bias"),
+            ("fasterrcnn_mobilenet_v3_large_320_fpn", 64, "roi_heads.box_predictor.cls_score.bias"),
+            ("fasterrcnn_mobilenet_v3_large_320_fpn", 64, "roi_heads.box_predictor.bbox_pred.bias"),
         ] {
             let detector = Detector::new(name, 3, 0).unwrap();
             let (_, gradient) = loss_and_gradient(&detector, side, bias);

@@ -9,8 +9,8 @@ use crate::detection::area;
 use std::sync::{Arc, Once};
 use striate_graph::{Array, DType, RoiAlignSpec, Shape, Tensor, register_host_function};
 
-const RPN_CODER: BoxCoder = BoxCoder::new([1.0; 4]);
-const BOX_CODER: BoxCoder = BoxCoder::new([10.0, 10.0, 5.0, 5.0]);
+pub(super) const RPN_CODER: BoxCoder = BoxCoder::new([1.0; 4]);
+pub(super) const BOX_CODER: BoxCoder = BoxCoder::new([10.0, 10.0, 5.0, 5.0]);
 /// Proposals with a shorter side are dropped, in pixels.
 const LEAST_PROPOSAL: f32 = 1e-3;
 /// Boxes of the second stage with a shorter side are dropped, in pixels.
@@ -96,24 +96,41 @@ pub(super) struct Regions {
     pub pictures: Tensor,
 }
 
+impl Regions {
+    /// The first `count` regions of each picture.
+    #[track_caller]
+    pub fn first(&self, pictures: usize, count: usize) -> Regions {
+        let all = self.pictures.size(0) / pictures.max(1);
+        let of = |level: &Tensor| first_rows(&level.reshape([pictures, all, 4]), count).reshape([pictures * count, 4]);
+        let by_level = self.by_level.iter().map(of).collect();
+        Regions { by_level, pictures: pictures_of(&self.pictures, pictures, count) }
+    }
+}
+
+/// The first rows of each picture of `[N, rows, …]`.
+#[track_caller]
+pub(super) fn first_rows(x: &Tensor, count: usize) -> Tensor {
+    x.narrow(1, 0, count)
+}
+
 /// Which picture each of `most` regions a picture is of.
 #[track_caller]
-fn pictures_of(like: &Tensor, pictures: usize, most: usize) -> Tensor {
+pub(super) fn pictures_of(like: &Tensor, pictures: usize, most: usize) -> Tensor {
     let numbers: Vec<i64> = (0..pictures * most).map(|region| (region / most) as i64).collect();
     like.trace().constant(Array::from_vec([pictures * most], numbers).expect("as many as regions"))
 }
 
 /// A constant of numbers in double precision.
 #[track_caller]
-fn numbers(like: &Tensor, values: Vec<f64>) -> Tensor {
+pub(super) fn numbers(like: &Tensor, values: Vec<f64>) -> Tensor {
     like.trace().constant(Array::from_vec([values.len()], values).expect("as many as values"))
 }
 
-fn pooling(align: &MultiScaleRoiAlign) -> Vec<f64> {
+pub(super) fn pooling(align: &MultiScaleRoiAlign) -> Vec<f64> {
     align.strides.iter().map(|stride| *stride as f64).collect()
 }
 
-fn strides_in(array: &Array) -> MultiScaleRoiAlign {
+pub(super) fn strides_in(array: &Array) -> MultiScaleRoiAlign {
     MultiScaleRoiAlign { strides: array.to_f64_vec().into_iter().map(|s| s as usize).collect(), out: 0 }
 }
 
@@ -200,7 +217,11 @@ fn propose_in(
 }
 
 /// Boxes of pictures as `[N, most, 4]`, how many they are, and the regions by level.
-fn padded(found: Vec<Vec<Corners>>, most: usize, align: &MultiScaleRoiAlign) -> striate_graph::Result<Vec<Array>> {
+pub(super) fn padded(
+    found: Vec<Vec<Corners>>,
+    most: usize,
+    align: &MultiScaleRoiAlign,
+) -> striate_graph::Result<Vec<Array>> {
     let n = found.len();
     let counts = found.iter().map(|boxes| boxes.len() as i64).collect();
     let mut regions = vec![NOWHERE; n * most];

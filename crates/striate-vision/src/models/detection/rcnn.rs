@@ -3,14 +3,19 @@
 
 use super::anchors::AnchorGenerator;
 use super::boxes::sigmoid;
-use super::detector::{DetectionNet, Detections, Frame, RawHeads, detection_module};
+use super::detector::{DetectionNet, Detections, Frame, RawHeads, TwoStageTraining, detection_module};
 use super::heads::{Selection, all_rows, on_each, sizes_of};
+use super::losses;
 use super::picture::PictureTransform;
-use super::proposals::{Boxes, FirstStage, Found, MultiScaleRoiAlign, ProposalRules, SecondStage, found, proposals};
+use super::proposals::{
+    Boxes, FirstStage, Found, MultiScaleRoiAlign, ProposalRules, RPN_CODER, SecondStage, first_rows, found, proposals,
+};
 use super::pyramid::{BackboneWithFpn, LastLevel, ResNetPyramid, WIDTH};
 use super::registry::DetectorShape;
+use super::sampling::{SampledProposals, sample_anchors, sample_proposals};
+use super::targets::{AnchorSet, Matching, assign};
 use crate::models::parts::{Net, Norm, flatten};
-use striate_graph::{Array, Tensor};
+use striate_graph::{Array, RoiAlignSpec, Tensor};
 use striate_nn::{
     BatchNorm2d, Conv2d, Conv2dNormActivation, ConvTranspose2d, Linear, Module, Path, ReLU, visit_fields,
 };
@@ -21,6 +26,11 @@ const POOLED: usize = 7;
 const MASK_POOLED: usize = 14;
 /// Values between the layers of the box head.
 const INNER: usize = 1024;
+
+/// In training so many candidates of each level are looked at, and so many proposals left.
+const TRAINING_PROPOSALS: usize = 2000;
+/// Which anchors are to say that there is an object (Ren et al. 2015, section 3.1.2).
+const ANCHOR_MATCHING: Matching = Matching::Overlap { high: 0.7, low: 0.3 };
 
 /// Convolutions on each level, then whether each anchor is an object, and its offsets.
 struct RpnHead {
@@ -170,6 +180,31 @@ impl FasterRcnn {
         let masks = predictor.call(&head.call(&pooled));
         Some((found, masks))
     }
+
+    /// The proposals that training looks at, of so many anchors.
+    fn training_rules(&self, anchors: usize) -> ProposalRules {
+        ProposalRules { candidates: TRAINING_PROPOSALS, most: TRAINING_PROPOSALS.min(anchors), ..self.rules }
+    }
+
+    /// The loss of the third stage, where there is one, for the sampled proposals that have an object: each is to give its part of the
+    /// object's mask.
+    #[track_caller]
+    fn mask_loss(&self, maps: &[Tensor], sampled: &SampledProposals, masks: &Tensor) -> Option<(&'static str, Tensor)> {
+        let (head, predictor) = (self.roi_heads.mask_head.as_ref()?, self.roi_heads.mask_predictor.as_ref()?);
+        let [n, objects, height, width] = [0, 1, 2, 3].map(|axis| masks.size(axis));
+        // Those with an object come first.
+        let count = sampled.most_positive.max(1).min(sampled.labels.size(1));
+        let rows = |x: &Tensor| first_rows(x, count).reshape([n * count]);
+        let align = MultiScaleRoiAlign { out: MASK_POOLED, ..self.align.clone() };
+        let logits = predictor.call(&head.call(&align.pool(maps, &sampled.boxes.regions.first(n, count))));
+        let corners = first_rows(&sampled.boxes.corners, count).reshape([n * count, 4]);
+        let out = [logits.size(2), logits.size(3)];
+        let spec = RoiAlignSpec { out, scale: 1.0, sampling_ratio: 0, aligned: false, max: false };
+        let masks = masks.reshape([n * objects, 1, height, width]);
+        let truth = masks.roi_align(&corners, &rows(&sampled.objects), spec);
+        let foreground = rows(&sampled.foreground).unsqueeze(-1);
+        Some(("loss_mask", losses::masks([&logits, &truth], &rows(&sampled.labels), &foreground)))
+    }
 }
 
 impl DetectionNet for FasterRcnn {
@@ -208,8 +243,31 @@ impl DetectionNet for FasterRcnn {
         RawHeads { outputs, levels: sizes_of(&maps) }
     }
 
-    fn losses(&self, _: &Tensor, _: [&Tensor; 2]) -> Option<Vec<(&'static str, Tensor)>> {
-        None
+    #[track_caller]
+    fn losses(&self, x: &Tensor, truths: [&Tensor; 2]) -> Vec<(&'static str, Tensor)> {
+        self.losses_with(x, truths, &TwoStageTraining::default())
+    }
+
+    #[track_caller]
+    fn losses_with(
+        &self,
+        x: &Tensor,
+        truths: [&Tensor; 2],
+        training: &TwoStageTraining<'_>,
+    ) -> Vec<(&'static str, Tensor)> {
+        let size = [x.size(2), x.size(3)];
+        let maps = self.backbone.levels(x);
+        let first = self.first_stage(&maps, size);
+        let set = AnchorSet { anchors: &first.anchors, of_levels: &[], coder: Some(RPN_CODER) };
+        let assigned = assign(truths, &set, ANCHOR_MATCHING);
+        let chosen = sample_anchors(&assigned, &training.sampling);
+        let proposed = proposals(&first, size, &self.training_rules(first.anchors.len()), &self.align);
+        let sampled = sample_proposals(&proposed, truths, &training.sampling, &self.align);
+        let values = self.second_stage(&maps, &sampled.boxes);
+        let mut found = losses::second_stage([&values.logits, &values.offsets], &sampled).to_vec();
+        found.extend(training.masks.and_then(|masks| self.mask_loss(&maps, &sampled, masks)));
+        found.extend(losses::first_stage([&first.objectness, &first.offsets], &assigned, &chosen));
+        found
     }
 
     fn decode(&self, outputs: &[Array], frame: &Frame) -> striate_graph::Result<Vec<Detections>> {
@@ -353,7 +411,8 @@ pub(super) fn fasterrcnn_resnet50_fpn(shape: DetectorShape) -> Box<dyn Detection
     Variant::resnet50(shape.norm(), None).build(shape.classes)
 }
 
-/// Norms in the pyramid, a deeper first stage, and convolutions in the box head (Li et al. 2021).
+/// Norms in the pyramid, a deeper first stage, and convolutions in the box head (Li et al. 2021). In training the norms of the box head
+/// count every place of the sample: where a picture has fewer proposals, regions of zeros are among what they normalise.
 pub(super) fn fasterrcnn_resnet50_fpn_v2(shape: DetectorShape) -> Box<dyn DetectionNet> {
     let usual = Variant::resnet50(Norm::BATCH, Some(Norm::BATCH));
     Variant { depth: 2, box_head: conv_fc_head(), ..usual }.build(shape.classes)

@@ -103,14 +103,14 @@ impl DetectionNet for RetinaNet {
     }
 
     #[track_caller]
-    fn losses(&self, x: &Tensor, truths: [&Tensor; 2]) -> Option<Vec<(&'static str, Tensor)>> {
+    fn losses(&self, x: &Tensor, truths: [&Tensor; 2]) -> Vec<(&'static str, Tensor)> {
         let batch = [x.size(2), x.size(3)];
         let RawHeads { outputs, levels } = self.heads(x, batch);
         let anchors = self.anchors.anchors(batch, &levels);
         let set = AnchorSet { anchors: &anchors, of_levels: &[], coder: Some(CODER) };
         let assigned = assign(truths, &set, Matching::Overlap { high: 0.5, low: 0.4 });
         let heads = [&outputs[0].1, &outputs[1].1];
-        Some(losses::retinanet(heads, &assigned, (self.box_loss, CODER, &anchors)))
+        losses::retinanet(heads, &assigned, (self.box_loss, CODER, &anchors))
     }
 
     fn decode(&self, outputs: &[Array], frame: &Frame) -> striate_graph::Result<Vec<Detections>> {

@@ -92,13 +92,13 @@ impl DetectionNet for Ssd {
     }
 
     #[track_caller]
-    fn losses(&self, x: &Tensor, truths: [&Tensor; 2]) -> Option<Vec<(&'static str, Tensor)>> {
+    fn losses(&self, x: &Tensor, truths: [&Tensor; 2]) -> Vec<(&'static str, Tensor)> {
         let batch = [x.size(2), x.size(3)];
         let RawHeads { outputs, levels } = self.heads(x, batch);
         let anchors = self.boxes.boxes(batch, &levels);
         let set = AnchorSet { anchors: &anchors, of_levels: &[], coder: Some(CODER) };
         let assigned = assign(truths, &set, Matching::BestOverlap { threshold: 0.5 });
-        Some(losses::ssd([&outputs[1].1, &outputs[0].1], &assigned))
+        losses::ssd([&outputs[1].1, &outputs[0].1], &assigned)
     }
 
     fn decode(&self, outputs: &[Array], frame: &Frame) -> striate_graph::Result<Vec<Detections>> {

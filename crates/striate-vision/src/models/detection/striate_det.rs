@@ -370,12 +370,12 @@ impl DetectionNet for StriateDet {
     }
 
     #[track_caller]
-    fn losses(&self, x: &Tensor, truths: [&Tensor; 2]) -> Option<Vec<(&'static str, Tensor)>> {
+    fn losses(&self, x: &Tensor, truths: [&Tensor; 2]) -> Vec<(&'static str, Tensor)> {
         let RawHeads { outputs, levels } = self.heads(x, [x.size(2), x.size(3)]);
         let (logits, bins) = (&outputs[0].1, &outputs[1].1);
         let corners = losses::corners_of_bins(bins, &cells(&levels));
         let aligned = align(truths, [logits, &corners], &grids(&levels), RULES);
-        Some(losses::striate_det([logits, bins, &corners], &aligned))
+        losses::striate_det([logits, bins, &corners], &aligned)
     }
 
     fn decode(&self, outputs: &[Array], frame: &Frame) -> striate_graph::Result<Vec<Detections>> {
@@ -452,7 +452,7 @@ mod tests {
         let x = trace.input("x", batch.shape(), DType::F32);
         let given =
             [trace.input("boxes", boxes.shape(), DType::F32), trace.input("labels", labels.shape(), DType::I64)];
-        let losses = detector.net().losses(&x, [&given[0], &given[1]]).unwrap();
+        let losses = detector.net().losses(&x, [&given[0], &given[1]]);
         let loss = losses.into_iter().map(|(_, loss)| loss).reduce(|a, b| a + b).unwrap();
         let cells = detector.net().parameters();
         let weights: Vec<_> = cells.iter().map(|cell| trace.parameter(cell)).collect();

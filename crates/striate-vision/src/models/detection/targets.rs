@@ -129,7 +129,7 @@ pub(super) fn assign([boxes, labels]: [&Tensor; 2], set: &AnchorSet<'_>, matchin
 
 /// What an anchor is to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Match {
+pub(super) enum Match {
     Object(usize),
     Background,
     /// It does not count.
@@ -188,7 +188,7 @@ fn match_anchors(matching: Matching, objects: &[Corners], anchors: &[Corners], l
 }
 
 /// The object that an anchor overlaps most, of equals the first, and by how much.
-fn most_overlapped(objects: &[Corners], anchor: Corners) -> (usize, f32) {
+pub(super) fn most_overlapped(objects: &[Corners], anchor: Corners) -> (usize, f32) {
     let overlaps = objects.iter().map(|object| iou_xyxy(*object, anchor)).enumerate();
     overlaps.reduce(|best, next| if next.1 > best.1 { next } else { best }).unwrap_or((0, 0.0))
 }
@@ -199,7 +199,7 @@ fn most_overlapping(object: Corners, anchors: &[Corners]) -> (usize, f32) {
     overlaps.reduce(|best, next| if next.1 > best.1 { next } else { best }).unwrap_or((0, 0.0))
 }
 
-fn judged((object, overlap): (usize, f32), high: f64, low: f64) -> Match {
+pub(super) fn judged((object, overlap): (usize, f32), high: f64, low: f64) -> Match {
     match f64::from(overlap) {
         overlap if overlap < low => Match::Background,
         overlap if overlap < high => Match::Between,
