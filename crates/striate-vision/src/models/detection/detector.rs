@@ -2,6 +2,7 @@
 
 use super::boxes::{Corners, resize_box};
 use super::masks::paste_masks;
+use super::one_stage::OneStage;
 use super::picture::{PictureSize, PictureTransform, picture_size};
 use super::registry::{DetectorSpec, find_detector};
 use crate::models::ModelError;
@@ -43,6 +44,15 @@ pub enum DetectError {
         output: String,
         /// The number.
         value: f32,
+    },
+    /// A net of two stages where one is wanted that is a single graph.
+    #[error(
+        "{net} is a detector of two stages: what the second one looks at is chosen on the host between them, for which ONNX has no \
+         operator. Nets of one stage (striate_det, RetinaNet, FCOS, SSD, SSDLite) can be exported"
+    )]
+    TwoStages {
+        /// Its name.
+        net: String,
     },
     /// The graph cannot be compiled or run.
     #[error(transparent)]
@@ -92,6 +102,11 @@ pub trait DetectionNet: Module {
     /// makes small. `boxes` and `labels` are those of [`pad_truths`](super::pad_truths). `None` for nets of two stages, which
     /// cannot be trained yet.
     fn losses(&self, x: &Tensor, truths: [&Tensor; 2]) -> Option<Vec<(&'static str, Tensor)>>;
+
+    /// The net as one that can be traced up to its boxes, where it is of one stage.
+    fn one_stage(&self) -> Option<&dyn OneStage> {
+        None
+    }
 
     /// What the arrays of [`DetectionNet::heads`] say: a picture each, in pixels of the resized pictures; masks are as the net gives
     /// them, squares of probabilities inside the boxes.
