@@ -52,6 +52,11 @@ def random_weights(model, path):
             array = random.normal(0, 0.1, array.shape)
         elif tensor.name.endswith("cls_logits.weight"):
             array = random.normal(0, 0.05, array.shape)
+        elif array.ndim == 4:
+            # Initial values of some heads are so small that the picture is lost in them, and all scores are equal.
+            array = random.normal(0, (1 / array[0].size) ** 0.5, array.shape)
+        elif tensor.name.endswith("bn3.weight"):
+            array = random.uniform(0.1, 0.3, array.shape)
         elif tensor.name.endswith("cls_logits.bias"):
             array = array.copy()
             array[::91] = -20
