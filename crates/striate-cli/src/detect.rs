@@ -79,7 +79,8 @@ impl Finder {
     /// The detector of a name.
     pub fn of_registry(args: &ModelArgs, compute: ComputeArgs) -> Result<Finder, Failure> {
         let detector = open(args, compute)?;
-        let names = names_of(&detector);
+        let classes = detector.classes();
+        let names = names_of(classes).unwrap_or_else(|| (0..classes).map(|index| index.to_string()).collect());
         Ok(Finder::Registry(Box::new(detector), names))
     }
 
@@ -200,13 +201,11 @@ struct Found<'a> {
     xyxy: [f32; 4],
 }
 
-/// Names of classes, numbers where nobody knows them.
-fn names_of(detector: &Detector) -> Vec<String> {
-    let classes = detector.classes();
+/// COCO's names of so many labels, as torchvision's detectors or our own count them.
+pub fn names_of(classes: usize) -> Option<Vec<String>> {
     let known: [Vec<String>; 2] =
         [coco_classes().map(str::to_owned).collect(), coco_things().map(str::to_owned).collect()];
-    let named = known.into_iter().find(|names| names.len() == classes);
-    named.unwrap_or_else(|| (0..classes).map(|index| index.to_string()).collect())
+    known.into_iter().find(|names| names.len() == classes)
 }
 
 fn tell(path: &Path, boxes: &[Found<'_>], saved: Option<&Path>, output: Output) {

@@ -1,21 +1,32 @@
 //! `striate export`: a net as an ONNX model that has been read back and compared.
 
+mod boxes;
+
 use crate::compute::ComputeArgs;
+use crate::detect::is_detector;
 use crate::failure::Failure;
 use crate::model::{Model, ModelArgs, Origin};
 use crate::output::{Output, OutputArgs, print_json, print_line};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
-use striate::graph::{Array, DType, Graph, Mode, Program, Session, Shape, rng};
+use striate::graph::{Array, DType, Graph, Program, Session, Shape, Tensor, rng};
+use striate::io::onnx::proto::{ModelProto, ValueInfoProto};
 use striate::io::onnx::{
-    ByteInput, DEFAULT_OPSET, ExportError, INPUT_NAME, OnnxFile, OnnxModel, OnnxOptions, export_graph, export_onnx,
-    write_onnx,
+    ByteInput, DEFAULT_OPSET, ExportError, Forward, INPUT_NAME, OnnxFile, OnnxModel, OnnxOptions, OnnxSession,
+    export_graph_of, export_onnx_of, read_proto, suppress_boxes, write_onnx,
 };
 use striate::vision::models::ModelInfo;
+use striate::vision::models::detection::{Selection, one_stage};
 
 /// Write a net as an ONNX model, read it back and compare.
+///
+/// Of a detector of one stage the model gives `boxes` [N, A, 4], corners x1 y1 x2 y2 in pixels of the input, and `scores`
+/// [N, A, classes], probabilities without a background. With --nms it gives what is left of them: `boxes` [N, M, 4], `scores` [N, M],
+/// the best first, and `labels` [N, M], places among the class names; where there are fewer than M, boxes and scores are 0 and
+/// labels -1. Detectors of two stages are refused.
 #[derive(Args, Debug)]
 pub struct ExportArgs {
     #[command(flatten)]
@@ -55,8 +66,9 @@ pub struct ExportFlags {
     /// Store matrices and filters as f16.
     #[arg(long)]
     half: bool,
-    /// For detectors, of which this version has none.
-    #[arg(long, hide = true)]
+    /// For detectors: choose the boxes inside, by ONNX's NonMaxSuppression within each class, with the net's own thresholds, which the
+    /// file's metadata tell (`thresholds`).
+    #[arg(long)]
     nms: bool,
 }
 
@@ -78,11 +90,15 @@ impl ExportFlags {
     }
 
     fn options(&self, model: &Model) -> Result<OnnxOptions, Failure> {
-        if self.nms {
-            return Err(Failure::usage(format!(
-                "--nms is for detectors, whose boxes it sorts out; {} gives scores of classes. Leave it away",
-                model.name
-            )));
+        match model.net.detector() {
+            Some(net) => boxes::check(net, self, &model.name)?,
+            None if self.nms => {
+                return Err(Failure::usage(format!(
+                    "--nms is for detectors, whose boxes it sorts out; {} gives scores of classes. Leave it away",
+                    model.name
+                )));
+            }
+            None => {}
         }
         let preprocess = &model.preprocess;
         let bytes = ByteInput { mean: preprocess.mean.clone(), std: preprocess.std.clone() };
@@ -93,13 +109,13 @@ impl ExportFlags {
             dynamic_size: self.dynamic_size,
             softmax: self.softmax,
             bytes: self.with_preprocessing.then_some(bytes),
-            metadata: self.metadata(model),
+            metadata: self.metadata(model)?,
             name: model.name.clone(),
         })
     }
 
     /// What a weights file of ours says, and what this file's input and output are.
-    fn metadata(&self, model: &Model) -> std::collections::BTreeMap<String, String> {
+    fn metadata(&self, model: &Model) -> Result<std::collections::BTreeMap<String, String>, Failure> {
         let info = ModelInfo {
             model: model.name.clone(),
             task: model.task,
@@ -117,7 +133,10 @@ impl ExportFlags {
         let output = if self.softmax { "probabilities" } else { "logits" };
         metadata.insert("input_values".to_owned(), input.to_owned());
         metadata.insert("output_values".to_owned(), output.to_owned());
-        metadata
+        if let Some(net) = model.net.detector() {
+            metadata.extend(boxes::metadata(net, &model.name, self.nms)?);
+        }
+        Ok(metadata)
     }
 }
 
@@ -166,26 +185,77 @@ fn pictures(shape: &Shape, dtype: DType) -> Result<Array, Failure> {
     })
 }
 
-/// Runs a graph on pictures.
-fn answers(graph: &Graph, images: &Array, compute: ComputeArgs) -> Result<Vec<f64>, Failure> {
-    let mut session = Session::with_team(Program::compile(graph, &compute.options())?, compute.team());
-    let outputs = session.run(&[(INPUT_NAME, images)])?;
-    Ok(outputs.first().map(|output| output.to_f64_vec()).unwrap_or_default())
+/// What is written, and how its outputs become those of the file.
+struct Written<'a> {
+    /// From the pictures to the values that are traced.
+    forward: Box<Forward<'a>>,
+    /// Which of a detector's boxes the file chooses itself.
+    selection: Option<Selection>,
 }
 
-/// The largest difference of the file and the net, of the range of the net's output.
-fn compare(model: &Model, out: &Path, options: &OnnxOptions, compute: ComputeArgs) -> Result<f64, Failure> {
-    let unread = |error: striate::io::Error| Failure::new(1, format!("what was written cannot be read back: {error}"));
-    let [c, h, w] = model.input;
-    let graph = export_graph(&*model.net, &[BATCH, c, h, w], options)?;
-    let (_, shape, dtype) = graph.inputs().next().ok_or_else(|| Failure::new(1, "the net has no input"))?;
-    let images = pictures(shape, dtype)?;
-    let back = OnnxModel::open(out).and_then(|back| back.graph(Mode::Eval, std::slice::from_ref(shape)));
-    let found = answers(&back.map_err(unread)?, &images, compute)?;
-    let wanted = answers(&graph, &images, compute)?;
-    if found.len() != wanted.len() {
-        return Err(Failure::new(1, format!("the file gives {} values, the net {}", found.len(), wanted.len())));
+impl<'a> Written<'a> {
+    fn of(model: &'a Model, flags: &ExportFlags) -> Result<Written<'a>, Failure> {
+        let Some(net) = model.net.detector() else {
+            let softmax = flags.softmax;
+            let rows = move |x: &Tensor| match softmax {
+                true => vec![("probabilities", model.net.call(x).softmax(1))],
+                false => vec![("logits", model.net.call(x))],
+            };
+            return Ok(Written { forward: Box::new(rows), selection: None });
+        };
+        let selection = if flags.nms { Some(one_stage(net, &model.name)?.selection()) } else { None };
+        Ok(Written { forward: boxes::forward(net, &model.name, flags.nms)?, selection })
     }
+
+    fn proto(&self, sample: &[usize], options: &OnnxOptions) -> Result<ModelProto, Failure> {
+        let mut proto = export_onnx_of(&*self.forward, sample, options)?;
+        if let Some(selection) = &self.selection {
+            suppress_boxes(&mut proto, boxes::suppression(selection))?;
+        }
+        Ok(proto)
+    }
+
+    /// The file as a model that tells its chosen boxes and what it has chosen them from, which it gives nobody else.
+    fn read_back(&self, out: &Path, graph: &Graph) -> striate::io::Result<OnnxModel> {
+        if self.selection.is_none() {
+            return OnnxModel::open(out);
+        }
+        let mut proto = read_proto(out)?;
+        if let Some(written) = &mut proto.graph {
+            let inside = graph.outputs.iter().map(|(name, _)| name.to_string());
+            written.output.extend(inside.map(|name| ValueInfoProto { name, ..Default::default() }));
+        }
+        OnnxModel::from_proto(proto, out)
+    }
+
+    /// The largest difference of what the file gives and the net, of the range of the net's outputs. Which boxes a file chooses
+    /// is compared with what is to be chosen of its own values: where two scores are nearly the same, others may come first.
+    fn difference(&self, found: &[Array], wanted: &[Array]) -> Result<f64, Failure> {
+        let Some(selection) = &self.selection else { return largest(found, wanted) };
+        let [boxes, scores, labels, all_boxes, all_scores, candidates] = found else {
+            return Err(Failure::new(1, format!("the file has {} values where 6 are due", found.len())));
+        };
+        let chosen = selection.select(all_boxes, candidates)?;
+        let of_choice = largest(&[boxes.clone(), scores.clone(), labels.clone()], &chosen)?;
+        let of_values = largest(&[all_boxes.clone(), all_scores.clone()], &wanted[..2])?;
+        Ok(of_choice.max(of_values))
+    }
+}
+
+/// The largest of the differences of outputs.
+fn largest(found: &[Array], wanted: &[Array]) -> Result<f64, Failure> {
+    if found.len() != wanted.len() {
+        return Err(Failure::new(1, format!("the file has {} outputs, the net {}", found.len(), wanted.len())));
+    }
+    found.iter().zip(wanted).try_fold(0.0, |most, (found, wanted)| Ok(difference(found, wanted)?.max(most)))
+}
+
+/// The largest difference of an output of the file and of the net, of the range of the net's.
+fn difference(found: &Array, wanted: &Array) -> Result<f64, Failure> {
+    if found.shape() != wanted.shape() {
+        return Err(Failure::new(1, format!("the file gives {}, the net {}", found.shape(), wanted.shape())));
+    }
+    let (found, wanted) = (found.to_f64_vec(), wanted.to_f64_vec());
     let ends = wanted.iter().fold([f64::INFINITY, f64::NEG_INFINITY], |[low, high], &v| [low.min(v), high.max(v)]);
     let range = (ends[1] - ends[0]).max(f64::MIN_POSITIVE);
     // A NaN on one side only is a difference beyond all limits.
@@ -195,6 +265,24 @@ fn compare(model: &Model, out: &Path, options: &OnnxOptions, compute: ComputeArg
         (false, difference) => difference,
     };
     Ok(found.iter().zip(&wanted).map(apart).fold(0.0, f64::max))
+}
+
+/// The largest difference of the file and the net, of the range of the net's outputs.
+fn compare(
+    (written, input): (&Written, [usize; 3]),
+    out: &Path,
+    options: &OnnxOptions,
+    compute: ComputeArgs,
+) -> Result<f64, Failure> {
+    let unread = |error: striate::io::Error| Failure::new(1, format!("what was written cannot be read back: {error}"));
+    let [c, h, w] = input;
+    let graph = export_graph_of(&*written.forward, &[BATCH, c, h, w], options)?;
+    let (_, shape, dtype) = graph.inputs().next().ok_or_else(|| Failure::new(1, "the net has no input"))?;
+    let images = pictures(shape, dtype)?;
+    let back = Arc::new(written.read_back(out, &graph).map_err(unread)?);
+    let found = OnnxSession::new(back).with(compute.options(), compute.team()).run(&[&images]).map_err(unread)?;
+    let mut session = Session::with_team(Program::compile(&graph, &compute.options())?, compute.team());
+    written.difference(&found, session.run(&[(INPUT_NAME, &images)])?)
 }
 
 /// Takes away a file that is not what the net is.
@@ -219,17 +307,21 @@ pub fn export(
 ) -> Result<(), Failure> {
     let started = Instant::now();
     let options = flags.options(model)?;
-    let proto = export_onnx(&*model.net, &model.input, &options)?;
+    let written = Written::of(model, flags)?;
+    let proto = written.proto(&model.input, &options)?;
     let nodes = proto.graph.as_ref().map_or(0, |graph| graph.node.len());
     let file = write_onnx(out, proto).map_err(|error| Failure::array_file(&error))?;
     let most = if options.half { MOST_HALF } else { MOST };
-    let checked = compare(model, out, &options, compute).and_then(|difference| match difference <= most {
-        true => Ok(difference),
-        false => Err(Failure::new(
-            1,
-            format!("the file differs from the net by {difference:.1e} of the output's range, more than {most:.0e}"),
-        )),
-    });
+    let checked =
+        compare((&written, model.input), out, &options, compute).and_then(|difference| match difference <= most {
+            true => Ok(difference),
+            false => Err(Failure::new(
+                1,
+                format!(
+                    "the file differs from the net by {difference:.1e} of the output's range, more than {most:.0e}"
+                ),
+            )),
+        });
     let difference = checked.map_err(|failure| {
         discard(out, &file);
         failure.before(&format!("{}: removed again: ", out.display()))
@@ -253,6 +345,9 @@ pub fn run(args: &ExportArgs) -> Result<(), Failure> {
 
 /// The net, for pictures of the size that is asked for.
 fn open(args: &ExportArgs) -> Result<Model, Failure> {
+    if is_detector(&args.model) {
+        return boxes::open(&args.model, args.imgsz);
+    }
     let Some(side) = args.imgsz else { return args.model.open(None) };
     let usual = args.model.open(None)?.input;
     let model = args.model.open(Some([usual[0], side, side]))?;

@@ -5,6 +5,9 @@ mod common;
 use common::{Run, run, run_with};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use striate::graph::Array;
+use striate::io::onnx::{OnnxModel, OnnxSession};
 use striate::vision::data::{Image, encode_png};
 
 const SIDE: usize = 64;
@@ -172,6 +175,30 @@ fn it_learns_and_predict_tells_draws_and_saves_boxes() {
     }
     assert!(boxes >= 4, "{boxes}");
     assert!(Path::new(&out).join("crops/red").is_dir() || Path::new(&out).join("crops/blue").is_dir());
+    exported_finds_the_same(&set, folder.to_str().unwrap(), &lines);
+}
+
+/// The run as an ONNX model, on the bytes of the pictures, tells the boxes that `predict` told.
+fn exported_finds_the_same(set: &Set, folder: &str, lines: &[Value]) {
+    let path = set.path("net.onnx");
+    run(&["export", folder, &path, "--nms", "--with-preprocessing"]).ok();
+    let model = OnnxModel::open(path.as_ref()).unwrap();
+    let names: Vec<String> = serde_json::from_str(&model.metadata()["class_names"]).unwrap();
+    assert_eq!(names, ["blue", "red"]);
+    let mut session = OnnxSession::new(Arc::new(model));
+    for line in lines {
+        let image = Image::open(line["path"].as_str().unwrap()).unwrap();
+        let found = session.run(&[&Array::from_vec([1, SIDE, SIDE, 3], image.data).unwrap()]).unwrap();
+        let [boxes, scores, labels] = [0, 1, 2].map(|output: usize| found[output].to_f64_vec());
+        let told = line["boxes"].as_array().unwrap();
+        assert_eq!(scores.iter().filter(|score| **score >= 0.25).count(), told.len());
+        for (place, one) in told.iter().enumerate() {
+            assert_eq!(labels[place], one["index"].as_f64().unwrap());
+            assert!((scores[place] - one["score"].as_f64().unwrap()).abs() < 1e-5, "{one}");
+            let apart = |axis: usize| (boxes[4 * place + axis] - one["xyxy"][axis].as_f64().unwrap()).abs();
+            assert!((0..4).all(|axis| apart(axis) < 1e-2), "{one}");
+        }
+    }
 }
 
 #[test]

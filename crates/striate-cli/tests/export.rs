@@ -55,6 +55,33 @@ fn what_cannot_be_exported_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn a_detector_becomes_boxes_and_scores() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("net.onnx");
+    let path = out.to_str().unwrap();
+    let outputs = || {
+        let graph = striate::io::onnx::read_proto(&out).unwrap().graph.unwrap();
+        graph.output.into_iter().map(|output| output.name).collect::<Vec<_>>()
+    };
+    run(&["export", "striate_det_n", path, "--imgsz", "96"]).ok();
+    assert_eq!(outputs(), ["boxes", "scores"]);
+    let found = metadata(&out);
+    let get = |key: &str| found.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str()).unwrap_or_default();
+    let names: Vec<String> = serde_json::from_str(get("class_names")).unwrap();
+    assert_eq!((get("task"), names.len(), get("output_values")), ("detect", 80, "boxes and scores"));
+    assert!(get("preprocess").to_lowercase().contains("letterbox"), "{}", get("preprocess"));
+    let thresholds: Value = serde_json::from_str(get("thresholds")).unwrap();
+    assert_eq!((&thresholds["iou"], &thresholds["max_detections"]), (&Value::from(0.65), &Value::from(300)));
+    let done = run(&["export", "striate_det_n", path, "--imgsz", "96", "--nms", "--with-preprocessing", "--json"]).ok();
+    let report: Value = serde_json::from_str(done.stdout.lines().last().unwrap()).unwrap();
+    assert!(report["difference"].as_f64().unwrap() <= 1e-5, "{report}");
+    assert_eq!(outputs(), ["boxes", "scores", "labels"]);
+    run(&["export", "striate_det_n", path, "--softmax"]).fails(2, &["probabilities already"]);
+    run(&["export", "striate_det_n", path, "--dynamic-size"]).fails(2, &["anchors"]);
+    run(&["export", "fasterrcnn_resnet50_fpn", path]).fails(2, &["a detector of two stages"]);
+}
+
+#[test]
 fn any_size_and_half_the_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("net.onnx");

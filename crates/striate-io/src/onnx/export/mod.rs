@@ -12,6 +12,7 @@ mod lower;
 mod norm;
 mod recipe;
 mod shapes;
+mod suppress;
 mod windows;
 mod write;
 
@@ -24,9 +25,10 @@ use dims::{BATCHES, Dim, Variants};
 use lower::Lowering;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use striate_graph::{Array, DType, Graph, Mode, Node, Trace};
+use striate_graph::{Array, DType, Graph, Mode, Node, Tensor, Trace};
 use striate_nn::Module;
 
+pub use suppress::{BOXES_NAME, BoxSuppression, CANDIDATES_NAME, suppress_boxes};
 pub use write::{OnnxFile, write_onnx};
 
 /// The opsets that can be written.
@@ -133,6 +135,11 @@ pub enum ExportError {
         /// Channels of the net's input.
         channels: usize,
     },
+    /// Boxes are to be suppressed in a model that has none.
+    #[error(
+        "the model has no outputs `{BOXES_NAME}` [N, A, 4] and `{CANDIDATES_NAME}` [N, C, A], among which boxes are suppressed"
+    )]
+    NoBoxes,
     /// The net cannot be traced.
     #[error(transparent)]
     Net(#[from] striate_nn::Error),
@@ -164,6 +171,29 @@ pub const INPUT_NAME: &str = "images";
 /// # Errors
 /// Where the net cannot take such pictures.
 pub fn export_graph(net: &dyn Module, shape: &[usize], options: &OnnxOptions) -> Result<Graph, ExportError> {
+    export_graph_of(&rows_of(net, options), shape, options)
+}
+
+/// The outputs of a net that gives rows.
+fn rows_of<'a>(
+    net: &'a dyn Module,
+    options: &OnnxOptions,
+) -> impl Fn(&Tensor) -> Vec<(&'static str, Tensor)> + use<'a> {
+    let softmax = options.softmax;
+    move |x| {
+        let y = net.call(x);
+        vec![if softmax { ("probabilities", y.softmax(1)) } else { ("logits", y) }]
+    }
+}
+
+/// What a model computes of its normalised pictures, by the names of its outputs.
+pub type Forward<'a> = dyn Fn(&Tensor) -> Vec<(&'static str, Tensor)> + 'a;
+
+/// As [`export_graph`] for any function of the pictures; [`OnnxOptions::softmax`] has no say.
+///
+/// # Errors
+/// As there.
+pub fn export_graph_of(forward: &Forward, shape: &[usize], options: &OnnxOptions) -> Result<Graph, ExportError> {
     let trace = Trace::new(Mode::Eval);
     let x = match (&options.bytes, shape) {
         (Some(ByteInput { mean, std }), &[n, c, h, w]) => {
@@ -178,9 +208,8 @@ pub fn export_graph(net: &dyn Module, shape: &[usize], options: &OnnxOptions) ->
         }
         _ => trace.input(INPUT_NAME, shape, DType::F32),
     };
-    let y = net.call(&x);
-    let (name, y) = if options.softmax { ("probabilities", y.softmax(1)) } else { ("logits", y) };
-    Ok(trace.finish(&[(name, &y)])?)
+    let outputs = forward(&x);
+    Ok(trace.finish(&outputs.iter().map(|(name, value)| (*name, value)).collect::<Vec<_>>())?)
 }
 
 /// A net as an ONNX model that takes any batch of samples of one shape, for pictures [C, H, W]. The same net gives the same model
@@ -199,9 +228,17 @@ pub fn export_graph(net: &dyn Module, shape: &[usize], options: &OnnxOptions) ->
 /// # Ok::<(), striate_io::onnx::ExportError>(())
 /// ```
 pub fn export_onnx(net: &dyn Module, sample: &[usize], options: &OnnxOptions) -> Result<ModelProto, ExportError> {
+    export_onnx_of(&rows_of(net, options), sample, options)
+}
+
+/// As [`export_onnx`] for any function of the pictures; [`OnnxOptions::softmax`] has no say.
+///
+/// # Errors
+/// As there.
+pub fn export_onnx_of(forward: &Forward, sample: &[usize], options: &OnnxOptions) -> Result<ModelProto, ExportError> {
     let trace = |batch: usize, scale: usize| {
         let sizes = sample.iter().enumerate().map(|(axis, size)| if axis == 0 { *size } else { scale * size });
-        export_graph(net, &std::iter::once(batch).chain(sizes).collect::<Vec<_>>(), options)
+        export_graph_of(forward, &std::iter::once(batch).chain(sizes).collect::<Vec<_>>(), options)
     };
     let [first, second] = BATCHES;
     let (graph, other) = (trace(first, 1)?, trace(second, 1)?);

@@ -2,6 +2,7 @@
 
 use super::boxes::{Corners, resize_box};
 use super::masks::paste_masks;
+use super::one_stage::OneStage;
 use super::picture::{PictureSize, PictureTransform, picture_size};
 use super::registry::{DetectorSpec, find_detector};
 use super::sampling::Sampling;
@@ -44,6 +45,15 @@ pub enum DetectError {
         output: String,
         /// The number.
         value: f32,
+    },
+    /// A net of two stages where one is wanted that is a single graph.
+    #[error(
+        "{net} is a detector of two stages: what the second one looks at is chosen on the host between them, for which ONNX has no \
+         operator. Nets of one stage (striate_det, RetinaNet, FCOS, SSD, SSDLite) can be exported"
+    )]
+    TwoStages {
+        /// Its name.
+        net: String,
     },
     /// The graph cannot be compiled or run.
     #[error(transparent)]
@@ -107,6 +117,11 @@ pub trait DetectionNet: Module {
     #[track_caller]
     fn losses_with(&self, x: &Tensor, truths: [&Tensor; 2], _: &TwoStageTraining<'_>) -> Vec<(&'static str, Tensor)> {
         self.losses(x, truths)
+    }
+
+    /// The net as one that can be traced up to its boxes, where it is of one stage.
+    fn one_stage(&self) -> Option<&dyn OneStage> {
+        None
     }
 
     /// What the arrays of [`DetectionNet::heads`] say: a picture each, in pixels of the resized pictures; masks are as the net gives

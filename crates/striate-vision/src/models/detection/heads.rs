@@ -87,7 +87,7 @@ pub(super) fn four(values: &[f32], anchor: usize) -> [f32; 4] {
 
 /// What a detector leaves of its candidates.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Selection {
+pub struct Selection {
     /// Boxes with a score that is not greater are dropped.
     pub score: f32,
     /// Boxes that overlap a better one of their class by more are dropped.

@@ -231,14 +231,14 @@ fn columns(x: &Tensor) -> [Tensor; 4] {
 
 /// Anchors as a constant `[1, anchors, 4]`.
 #[track_caller]
-fn constant(like: &Tensor, anchors: &[Corners]) -> Tensor {
+pub(super) fn constant(like: &Tensor, anchors: &[Corners]) -> Tensor {
     let values: Vec<f32> = anchors.iter().flatten().copied().collect();
     like.trace().constant(Array::from_vec([1, anchors.len(), 4], values).expect("four numbers an anchor"))
 }
 
 /// Boxes of offsets from anchors, as [`BoxCoder::decode`].
 #[track_caller]
-fn decode(offsets: &Tensor, anchors: &Tensor, coder: BoxCoder) -> Tensor {
+pub(super) fn decode(offsets: &Tensor, anchors: &Tensor, coder: BoxCoder) -> Tensor {
     let [x1, y1, x2, y2] = columns(anchors);
     let [wx, wy, ww, wh] = coder.weights();
     let [dx, dy, dw, dh] = columns(offsets);
@@ -256,7 +256,7 @@ fn decode(offsets: &Tensor, anchors: &Tensor, coder: BoxCoder) -> Tensor {
 
 /// Boxes of distances of their sides, as [`super::SideCoder::decode`].
 #[track_caller]
-fn decode_sides(sides: &Tensor, anchors: &Tensor) -> Tensor {
+pub(super) fn decode_sides(sides: &Tensor, anchors: &Tensor) -> Tensor {
     let [x1, y1, x2, y2] = columns(anchors);
     let [left, top, right, bottom] = columns(sides);
     let (w, h, x, y) = (&x2 - &x1, &y2 - &y1, (&x1 + &x2) * 0.5, (&y1 + &y2) * 0.5);

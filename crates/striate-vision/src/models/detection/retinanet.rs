@@ -8,6 +8,7 @@ use super::heads::{
     BothHeads, ClassificationHead, LevelCandidates, Selection, all_rows, by_picture, four, on_each, sizes_of,
 };
 use super::losses::{self, BoxLoss};
+use super::one_stage::{Decoded, Groups, OneStage, inside};
 use super::picture::PictureTransform;
 use super::pyramid::{BackboneWithFpn, LastLevel, ResNetPyramid, WIDTH};
 use super::registry::DetectorShape;
@@ -113,6 +114,10 @@ impl DetectionNet for RetinaNet {
         losses::retinanet(heads, &assigned, (self.box_loss, CODER, &anchors))
     }
 
+    fn one_stage(&self) -> Option<&dyn OneStage> {
+        Some(self)
+    }
+
     fn decode(&self, outputs: &[Array], frame: &Frame) -> striate_graph::Result<Vec<Detections>> {
         let anchors = self.anchors.anchors(frame.batch, &frame.levels);
         let of_pixel = self.anchors.per_pixel()[0];
@@ -130,6 +135,25 @@ impl DetectionNet for RetinaNet {
                 chooser.choose(logits, |logit, _| sigmoid(logit), |anchor| decode(offsets, anchor))
             })
             .collect())
+    }
+}
+
+impl OneStage for RetinaNet {
+    fn selection(&self) -> Selection {
+        self.selection
+    }
+
+    #[track_caller]
+    fn decoded(&self, x: &Tensor) -> Decoded {
+        let batch = [x.size(2), x.size(3)];
+        let RawHeads { outputs, levels } = self.heads(x, batch);
+        let anchors = self.anchors.anchors(batch, &levels);
+        let boxes = losses::decode(&outputs[1].1, &losses::constant(x, &anchors), CODER);
+        // A row of the net has the background, which is never found, at 0.
+        let scores = outputs[0].1.sigmoid().narrow(-1, 1, self.classes - 1);
+        let of_pixel = self.anchors.per_pixel()[0];
+        let groups = Groups::Levels(levels.iter().map(|[h, w]| h * w * of_pixel).collect());
+        Decoded { boxes: inside(&boxes, batch), scores, groups }
     }
 }
 detection_module!(RetinaNet, backbone, head);

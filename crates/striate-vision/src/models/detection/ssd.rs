@@ -5,6 +5,7 @@ use super::boxes::{BoxCoder, best, clip_to};
 use super::detector::{DetectionNet, Detections, Frame, RawHeads, detection_module};
 use super::heads::{BothHeads, Candidates, Selection, all_rows, by_picture, four, sizes_of};
 use super::losses;
+use super::one_stage::{Decoded, Groups, OneStage, inside};
 use super::picture::PictureTransform;
 use super::registry::DetectorShape;
 use super::targets::{AnchorSet, Matching, assign};
@@ -101,6 +102,10 @@ impl DetectionNet for Ssd {
         losses::ssd([&outputs[1].1, &outputs[0].1], &assigned)
     }
 
+    fn one_stage(&self) -> Option<&dyn OneStage> {
+        Some(self)
+    }
+
     fn decode(&self, outputs: &[Array], frame: &Frame) -> striate_graph::Result<Vec<Detections>> {
         let anchors = self.boxes.boxes(frame.batch, &frame.levels);
         let pictures = by_picture(&outputs[0])?.zip(by_picture(&outputs[1])?);
@@ -120,6 +125,22 @@ impl DetectionNet for Ssd {
                 candidates.suppress(&self.selection)
             })
             .collect())
+    }
+}
+
+impl OneStage for Ssd {
+    fn selection(&self) -> Selection {
+        self.selection
+    }
+
+    #[track_caller]
+    fn decoded(&self, x: &Tensor) -> Decoded {
+        let batch = [x.size(2), x.size(3)];
+        let RawHeads { outputs, levels } = self.heads(x, batch);
+        let anchors = self.boxes.boxes(batch, &levels);
+        let boxes = losses::decode(&outputs[0].1, &losses::constant(x, &anchors), CODER);
+        let scores = outputs[1].1.softmax(-1).narrow(-1, 1, self.classes - 1);
+        Decoded { boxes: inside(&boxes, batch), scores, groups: Groups::Classes }
     }
 }
 detection_module!(Ssd, backbone, head);
