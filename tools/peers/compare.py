@@ -4,8 +4,11 @@
     cargo build --release
     $(tools/peers/setup.sh) tools/peers/compare.py infer resnet18 resnet50 --threads 2 --batch 1
     $(tools/peers/setup.sh) tools/peers/compare.py train lenet:64 resnet18_cifar:64 --compile
+    $(tools/peers/setup.sh) tools/peers/compare.py infer ssdlite320_mobilenet_v3_large retinanet_resnet50_fpn:1@640
 
-Without names, the models of the tables in docs/performance.md.
+Without names, the models of the tables in docs/performance.md. A detector's inference is that of the network that `striate export`
+writes, boxes and scores without the suppression, on all sides but torch; its training is torchvision's losses for seven random
+boxes a picture.
 
 Inference: from a float32 NCHW buffer of the user to the output. Training: forward, cross-entropy, backward and SGD with
 momentum and weight decay, the loss read at each step. Weights and pictures are random. The contestants take turns,
@@ -36,10 +39,24 @@ TABLES = {
 }
 
 
-def build_torch(model, classes):
-    """The PyTorch network of a name in striate's registry."""
+def detectors(binary):
+    """The side that each detector of striate's registry takes."""
+    lines = subprocess.run([binary, "models", "--json"], check=True, capture_output=True, text=True).stdout.splitlines()
+    models = map(json.loads, lines)
+    return {model["name"]: model["input"][1] for model in models if model["task"] == "detect"}
+
+
+def build_torch(model, shape):
+    """The PyTorch network of a name in striate's registry; `None` where it has none."""
     import torchvision
     from torch import nn
+
+    _, side, classes = shape
+    if classes is None:
+        if model.startswith("striate"):
+            return None
+        sizes = {"min_size": side, "max_size": side} if "320" not in model and "300" not in model else {}
+        return torchvision.models.get_model(model, weights=None, weights_backbone=None, **sizes)
 
     if model == "lenet":
         layers = []
@@ -72,7 +89,7 @@ def striate(args, verb, model, batch, shape):
     command = [str(args.bin), "bench", verb, model, "--json"] + (["--exact"] if args.exact else [])
     for flag, value in {"batch": batch, "imgsz": side, "channels": channels, "classes": classes,
                         "threads": args.threads, "seconds": args.seconds}.items():
-        command += [f"--{flag}", str(value)]
+        command += [f"--{flag}", str(value)] if value is not None else []
 
     def run():
         done = subprocess.run(command, capture_output=True, text=True)
@@ -84,6 +101,16 @@ def striate(args, verb, model, batch, shape):
     return run
 
 
+def write_onnx(args, net, model, pictures, path):
+    """The network as a file: PyTorch's export, of a detector striate's own."""
+    import torch
+
+    if model not in args.detectors:
+        return torch.onnx.export(net, pictures, path, dynamo=False, opset_version=18)
+    side = str(pictures.shape[-1])
+    return subprocess.run([args.bin, "export", model, path, "--imgsz", side], check=True, capture_output=True)
+
+
 def infer_contestants(args, model, batch, shape):
     import onnxruntime
     import openvino
@@ -91,36 +118,51 @@ def infer_contestants(args, model, batch, shape):
 
     channels, side, classes = shape
     torch.set_num_threads(args.threads)
-    net = build_torch(model, classes).eval()
+    net = build_torch(model, shape)
     pictures = torch.randn(batch, channels, side, side)
 
     def torch_run(net, pictures):
+        net = net.eval()
+
         @torch.inference_mode()
         def run():
             return images_per_s(lambda: net(pictures), batch, args.seconds)
         return run
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "model.onnx")
-        torch.onnx.export(net, pictures, path, dynamo=False, opset_version=18)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = args.threads
-        # a thread that goes on waiting actively would slow the next contestant down
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        settings = {"INFERENCE_NUM_THREADS": args.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-        request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
+    path = str(args.folder / f"{model}.onnx")
+    write_onnx(args, net, model, pictures, path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = args.threads
+    # a thread that goes on waiting actively would slow the next contestant down
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    settings = {"INFERENCE_NUM_THREADS": args.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
     array = pictures.numpy()
     feed = {session.get_inputs()[0].name: array}
-    eager = torch_run(net, pictures)
-    last = torch_run(build_torch(model, classes).eval().to(memory_format=torch.channels_last),
-                     pictures.to(memory_format=torch.channels_last))
-    return {
-        "torch": eager,
-        "torch channels_last": last,
+    contestants = {
         "onnxruntime": lambda: images_per_s(lambda: session.run(None, feed), batch, args.seconds),
         "openvino": lambda: images_per_s(lambda: request.infer({0: array}), batch, args.seconds),
     }
+    if net is not None:
+        last = build_torch(model, shape).to(memory_format=torch.channels_last)
+        contestants["torch"] = torch_run(net, pictures)
+        contestants["torch channels_last"] = torch_run(last, pictures.to(memory_format=torch.channels_last))
+    file = path if model in args.detectors else model
+    return contestants | {"striate": striate(args, "infer", file, batch, shape)}
+
+
+def torch_loss(forward, model, pictures, classes):
+    """What a training step of `model` makes small, as a function without arguments."""
+    import torch
+
+    batch, _, side, _ = pictures.shape
+    if classes is not None:
+        labels = torch.randint(classes, (batch,))
+        return lambda: torch.nn.functional.cross_entropy(forward(pictures), labels)
+    corner, size = torch.rand(batch, 7, 2) * side / 2, side / 8 + torch.rand(batch, 7, 2) * side * 3 / 8
+    things = [{"boxes": boxes, "labels": torch.arange(7) + 1} for boxes in torch.cat([corner, corner + size], 2)]
+    return lambda: sum(forward(list(pictures), [dict(thing) for thing in things]).values())
 
 
 def train_contestants(args, model, batch, shape):
@@ -130,15 +172,14 @@ def train_contestants(args, model, batch, shape):
     torch.set_num_threads(args.threads)
 
     def contestant(memory_format, compiled=False):
-        net = build_torch(model, classes).train().to(memory_format=memory_format)
-        pictures = torch.randn(batch, channels, side, side).to(memory_format=memory_format)
-        labels = torch.randint(classes, (batch,))
-        forward = torch.compile(net) if compiled else net
+        net = build_torch(model, shape).train().to(memory_format=memory_format)
+        pictures = torch.rand(batch, channels, side, side).to(memory_format=memory_format)
+        loss_of = torch_loss(torch.compile(net) if compiled else net, model, pictures, classes)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
 
         def step():
             optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(forward(pictures), labels)
+            loss = loss_of()
             loss.backward()
             optimizer.step()
             return loss.item()
@@ -149,18 +190,25 @@ def train_contestants(args, model, batch, shape):
     ways = {name: contestant(layout) for name, layout in formats.items()}
     if args.compile:
         ways |= {f"{name} compiled": contestant(layout, compiled=True) for name, layout in formats.items()}
-    return ways
+    return ways | {"striate": striate(args, "train", model, batch, shape)}
+
+
+def shape_of(args, model, side):
+    """(channels, side, classes) of a model; detectors keep their own classes."""
+    if model in args.detectors:
+        return 3, int(side or args.detectors[model]), None
+    channels, own, classes = SHAPES.get(model, IMAGENET)
+    return channels, int(side or own), classes
 
 
 def compare(args):
     contestants_of = {"infer": infer_contestants, "train": train_contestants}[args.verb]
     rows = []
     for word in args.models or TABLES[args.verb]:
-        model, _, batch = word.partition(":")
+        model, _, numbers = word.partition(":")
+        batch, _, side = numbers.partition("@")
         batch = int(batch or args.batch)
-        shape = SHAPES.get(model, IMAGENET)
-        contestants = contestants_of(args, model, batch, shape)
-        contestants["striate"] = striate(args, args.verb, model, batch, shape)
+        contestants = contestants_of(args, model, batch, shape_of(args, model, side))
         speeds = {name: [] for name in contestants}
         for _ in range(args.rounds):
             for name, run in contestants.items():
@@ -182,7 +230,7 @@ def compare(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=["infer", "train"])
-    parser.add_argument("models", nargs="*", metavar="MODEL[:BATCH]", help="names from `striate models`")
+    parser.add_argument("models", nargs="*", metavar="MODEL[:BATCH[@SIDE]]", help="names from `striate models`")
     parser.add_argument("--batch", type=int, default=1, help="where MODEL does not say (default 1)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
@@ -191,7 +239,11 @@ def main():
     parser.add_argument("--exact", action="store_true", help="striate's direct kernels only")
     parser.add_argument("--bin", type=Path, default=BINARY, help="default: target/release/striate")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
-    compare(parser.parse_args())
+    args = parser.parse_args()
+    args.detectors = detectors(args.bin)
+    with tempfile.TemporaryDirectory() as folder:
+        args.folder = Path(folder)
+        compare(args)
 
 
 if __name__ == "__main__":
