@@ -147,7 +147,9 @@ mod tests {
         counts.add(&[thing], &found, 1);
         counts.add(&[], &Detections::default(), 1);
         counts.close();
-        assert_eq!((counts.pictures(), counts.means()), (2, [1.0, 1.0]));
+        assert_eq!(counts.pictures(), 2);
+        // a mean of 101 ones, in floats
+        assert!(counts.means().iter().all(|mean| (mean - 1.0).abs() < 1e-12), "{:?}", counts.means());
         let judged = counts.judged().unwrap();
         assert_eq!(judged.confusion.counts[1][1], 1);
     }
