@@ -239,16 +239,16 @@ mod tests {
 
     #[test]
     fn objects_are_among_the_candidates_and_padding_does_not_count() {
-        let one = [0.0, 0.0, 10.0, 10.0];
-        let proposals = [[0.0, 0.0, 10.0, 8.0], [20.0, 20.0, 30.0, 30.0], [0.0; 4]].concat();
+        let one = [0.0f32, 0.0, 10.0, 10.0];
+        let proposals = [[0.0f32, 0.0, 10.0, 8.0], [20.0, 20.0, 30.0, 30.0], [0.0; 4]].concat();
         let inputs = [
             Array::from_vec([1, 3, 4], proposals).unwrap(),
             Array::from_vec([1], vec![2i64]).unwrap(),
             Array::from_vec([1, 2, 4], [[0.0; 4], one].concat()).unwrap(),
             Array::from_vec([1, 2], vec![-1i64, 7]).unwrap(),
             Array::from_vec([1, 5], vec![0.3f32, 0.1, 0.2, 0.0, 0.0]).unwrap(),
-            Array::from_vec([2], vec![4.0, 2.0]).unwrap(),
-            Array::from_vec([1], vec![4.0]).unwrap(),
+            Array::from_vec([2], vec![4.0f32, 2.0]).unwrap(),
+            Array::from_vec([1], vec![4.0f32]).unwrap(),
         ];
         let found = sample_on_host(&inputs).unwrap();
         assert_eq!(found[0].to_i64_vec(), [7, 7, 0, 0]);
