@@ -26,7 +26,7 @@ fn dtype_name(dtype: DType) -> &'static str {
 /// names, arrays and metadata: keys are sorted, and wide elements come first so that each array is aligned to its own.
 ///
 /// # Errors
-/// A name that occurs twice or is `__metadata__`; a header beyond what [`read_safetensors`] reads; what the disk says.
+/// A name that occurs twice or is `__metadata__`; a header beyond what [`read_safetensors`](crate::read_safetensors) reads; what the disk says.
 pub fn write_safetensors<S: Into<String>>(
     path: &Path,
     arrays: impl IntoIterator<Item = (S, Array)>,
