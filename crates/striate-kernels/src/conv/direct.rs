@@ -3,7 +3,7 @@
 use super::bands::{Band, Bands};
 use super::choose::{choose_band, choose_nv, max_pixels};
 use super::epilogue::Activation;
-use super::micro::{Block, run_pixels};
+use super::micro::{Ahead, Block, run_pixels};
 use super::stats;
 use crate::mem::DisjointMut;
 use crate::simd::{Isa, Kernel, Simd};
@@ -140,6 +140,9 @@ impl Axis {
         (outputs - 1) * self.step + self.reach
     }
 }
+
+/// Floats of packed filters that stay in the second cache from band to band.
+const FILTERS_IN_CACHE: usize = 64 << 10;
 
 /// A planned [`Problem`]: immutable, shared by all threads.
 #[derive(Clone, Debug)]
@@ -309,6 +312,14 @@ impl Direct {
         }
     }
 
+    /// Where the packed filters of a block lie; blocks are counted through all groups.
+    fn filters(&self, block: usize) -> Range<usize> {
+        let (group, block) = (block / self.blocks(), block % self.blocks());
+        let vector = self.isa.lanes() * self.taps.len() * self.run;
+        let first = group * self.vectors() + block * self.nv;
+        first * vector..(first + self.nv.min(self.vectors() - block * self.nv)) * vector
+    }
+
     /// Copies what `band` reads of `group` to `out`, with zeros where the source ends.
     fn pack_band(&self, x: &[f32], band: &Band, group: usize, out: &mut [f32]) {
         let p = &self.problem;
@@ -374,7 +385,7 @@ impl Kernel for Items<'_> {
     fn run<S: Simd>(self, s: S) {
         let d = self.direct;
         let blocks = d.blocks();
-        let mut in_scratch = usize::MAX;
+        let (mut in_scratch, end) = (usize::MAX, self.range.end);
         for item in self.range {
             let (unit, block) = (item / blocks, item % blocks);
             let (band, group) = (unit / d.problem.groups, unit % d.problem.groups);
@@ -383,19 +394,29 @@ impl Kernel for Items<'_> {
                 d.pack_band(self.buffers.x, &bounds, group, self.scratch);
                 in_scratch = unit;
             }
-            run_item(s, d, self.buffers, self.scratch, [band, group, block], &bounds);
+            let ahead = match item + 1 < end && self.buffers.packed.len() > FILTERS_IN_CACHE {
+                true => Ahead::new(&self.buffers.packed[d.filters((item + 1) % (d.problem.groups * blocks))]),
+                false => Ahead::default(),
+            };
+            run_item(s, d, self.buffers, self.scratch, [band, group, block], &bounds, ahead);
         }
     }
 }
 
 /// One block of output channels for one band.
 #[inline(always)]
-fn run_item<S: Simd>(s: S, d: &Direct, b: &Buffers, scratch: &[f32], [index, group, block]: [usize; 3], band: &Band) {
+fn run_item<S: Simd>(
+    s: S,
+    d: &Direct,
+    b: &Buffers,
+    scratch: &[f32],
+    [index, group, block]: [usize; 3],
+    band: &Band,
+    ahead: Ahead,
+) {
     let p = &d.problem;
     let nv = d.nv.min(d.vectors() - block * d.nv);
     let lanes = (p.m_c - block * d.nv * S::LANES).min(nv * S::LANES);
-    let sum = d.taps.len() * d.run;
-    let group_len = d.vectors() * S::LANES * sum;
     let channel = group * p.m_c + block * d.nv * S::LANES;
     let dst = p.dst_pixel(band.images.start, [band.rows.start, 0]) + channel;
     let x = match d.packed {
@@ -415,13 +436,14 @@ fn run_item<S: Simd>(s: S, d: &Direct, b: &Buffers, scratch: &[f32], [index, gro
         x_off: d.x_off.as_ptr(),
         taps: &d.taps,
         run: d.run,
-        w: b.packed[group * group_len + block * d.nv * S::LANES * sum..].as_ptr(),
+        w: b.packed[d.filters(group * d.blocks() + block)].as_ptr(),
         y: b.y.as_mut_ptr().wrapping_add(dst),
         y_off: d.y_off.as_ptr(),
         tail: lanes - (nv - 1) * S::LANES,
         bias: b.bias.map_or(std::ptr::null(), |bias| bias[channel..].as_ptr()),
         residual: b.residual.map_or(std::ptr::null(), |r| r[dst..].as_ptr()),
         activation: b.activation,
+        ahead,
     };
     run_pixels(s, d.isa, (pixels, nv), task);
     let written = stats::Written { y: task.y, offsets: &d.y_off[..pixels], lanes };

@@ -31,6 +31,45 @@ pub(super) struct Block<'a> {
     pub residual: *const f32,
     /// Applied if it is hot, else left to the caller.
     pub activation: Activation,
+    pub ahead: Ahead<'a>,
+}
+
+impl Block<'_> {
+    /// Rounds of the innermost loop in one tile.
+    fn rounds(&self) -> usize {
+        self.taps.len() * (self.run / UNROLL)
+    }
+}
+
+/// Filters that will be wanted next. They are fetched to the second cache while this block is computed, a few lines with every
+/// [`UNROLL`] channels: else the first tile that reads them waits for memory.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Ahead<'a> {
+    filters: &'a [f32],
+    /// Lines fetched with every [`UNROLL`] channels.
+    lines: usize,
+}
+
+/// Floats of a cache line.
+const LINE: usize = 16;
+/// Channels of one round of the innermost loop.
+const UNROLL: usize = 4;
+
+impl<'a> Ahead<'a> {
+    pub fn new(filters: &'a [f32]) -> Self {
+        Ahead { filters, lines: 0 }
+    }
+
+    /// At the pace that has all of them there after `rounds` rounds.
+    fn paced(self, rounds: usize) -> Self {
+        Ahead { lines: self.filters.len().div_ceil(LINE * rounds.max(1)), ..self }
+    }
+
+    /// What is left after `rounds` rounds.
+    fn after(self, rounds: usize) -> Self {
+        let left = self.filters.get(rounds * self.lines * LINE..).unwrap_or(&[]);
+        Ahead { filters: left, lines: if left.is_empty() { 0 } else { self.lines } }
+    }
 }
 
 /// [`Block`] with the tile's size: what the vectors run.
@@ -44,8 +83,27 @@ impl<const MR: usize, const NV: usize> Kernel for Tile<'_, MR, NV> {
         for tile in 0..b.tiles {
             // SAFETY: `Block`'s offsets stay within x, w and y, which the driver checked.
             unsafe {
-                let acc = sum_tile::<S, MR, NV>(s, b, b.x_off.add(tile * MR));
+                fetch_outputs::<S, MR, NV>(s, b, b.y_off.add(tile * MR));
+                let acc = sum_tile::<S, MR, NV>(s, b, b.x_off.add(tile * MR), b.ahead.after(tile * b.rounds()));
                 finish_tile::<S, MR, NV>(s, b, acc, b.y_off.add(tile * MR));
+            }
+        }
+    }
+}
+
+/// Fetches what the tile's end reads and writes while its sums are computed: maps larger than the second cache are not in it.
+///
+/// # Safety
+/// `y_off` has MR entries.
+#[inline(always)]
+unsafe fn fetch_outputs<S: Simd, const MR: usize, const NV: usize>(s: S, b: &Block, y_off: *const usize) {
+    for m in 0..MR {
+        // SAFETY: by contract.
+        let offset = unsafe { *y_off.add(m) };
+        for v in 0..NV {
+            s.prefetch(b.y.wrapping_add(offset + v * S::LANES));
+            if !b.residual.is_null() {
+                s.prefetch(b.residual.wrapping_add(offset + v * S::LANES));
             }
         }
     }
@@ -84,22 +142,27 @@ unsafe fn sum_tile<S: Simd, const MR: usize, const NV: usize>(
     s: S,
     b: &Block,
     x_off: *const usize,
+    ahead: Ahead,
 ) -> [[S::V; NV]; MR] {
     let width = NV * S::LANES;
     let mut acc = [[s.zero(); NV]; MR];
     // SAFETY: by contract.
     unsafe {
         let pixels: [*const f32; MR] = std::array::from_fn(|m| b.x.add(*x_off.add(m)));
-        let mut w = b.w;
+        let (mut w, mut next) = (b.w, ahead.filters.as_ptr());
         for &tap in b.taps {
             let (mut k, end) = (tap, tap + b.run);
-            while k + 4 <= end {
+            while k + UNROLL <= end {
+                for _ in 0..ahead.lines {
+                    s.prefetch(next);
+                    next = next.wrapping_add(LINE);
+                }
                 step::<S, MR, NV>(s, &mut acc, &pixels, k, w);
                 step::<S, MR, NV>(s, &mut acc, &pixels, k + 1, w.add(width));
                 step::<S, MR, NV>(s, &mut acc, &pixels, k + 2, w.add(2 * width));
                 step::<S, MR, NV>(s, &mut acc, &pixels, k + 3, w.add(3 * width));
-                k += 4;
-                w = w.add(4 * width);
+                k += UNROLL;
+                w = w.add(UNROLL * width);
             }
             while k < end {
                 step::<S, MR, NV>(s, &mut acc, &pixels, k, w);
@@ -172,11 +235,13 @@ unsafe fn finish_tile<S: Simd, const MR: usize, const NV: usize>(
 pub(super) fn run_pixels<S: Simd>(s: S, isa: Isa, (pixels, nv): (usize, usize), mut block: Block) {
     let tiles = pixels.div_ceil(max_pixels(isa, nv));
     let (small, large_tiles) = (pixels / tiles, pixels % tiles);
+    block.ahead = block.ahead.paced(tiles * block.rounds());
     for (mr, tiles) in [(small + 1, large_tiles), (small, tiles - large_tiles)] {
         block.tiles = tiles;
         if tiles > 0 {
             run_block(s, mr, nv, block);
         }
+        block.ahead = block.ahead.after(tiles * block.rounds());
         block.x_off = block.x_off.wrapping_add(mr * tiles);
         block.y_off = block.y_off.wrapping_add(mr * tiles);
     }
@@ -236,6 +301,7 @@ pub(crate) fn run_portable_tiles() -> f32 {
         bias: std::ptr::null(),
         residual: std::ptr::null(),
         activation: Activation::None,
+        ahead: Ahead::default(),
     };
     Portable::new().vectorize(Tile::<4, 3>(block));
     y[0]

@@ -222,8 +222,8 @@ fn suits(p: &Problem) -> bool {
     p.groups == 1 && p.step == [1, 1] && p.n * p.out[0] * p.out[1] > 0 && consecutive(0) && consecutive(1)
 }
 
-/// Bytes of transformed filters that stay in the second cache.
-const FILTERS_IN_CACHE: usize = 512 << 10;
+/// Floats of transformed filters that stay in the second cache.
+const FILTERS_IN_CACHE: usize = 128 << 10;
 /// Bytes of a band's transformed inputs that should stay in the second cache.
 const BAND_BYTES: usize = 384 << 10;
 
@@ -232,7 +232,7 @@ fn choose_bands(p: &Problem, edge: usize, width: usize) -> Bands {
     let positions = (edge + 2) * (edge + 2);
     let [rows, columns] = [0, 1].map(|axis| p.out[axis].div_ceil(edge));
     let fits = BAND_BYTES / (4 * positions * (p.k_c + width));
-    let least = if 4 * positions * p.k_c * p.m_c <= FILTERS_IN_CACHE { 24 } else { 48 };
+    let least = if positions * p.k_c * p.m_c <= FILTERS_IN_CACHE { 24 } else { 48 };
     let tiles = fits.max(least);
     let band = (tiles / columns).clamp(1, rows);
     if band < rows {

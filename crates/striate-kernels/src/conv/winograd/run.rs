@@ -1,11 +1,11 @@
 //! The way of a band: transformed inputs, products, outputs.
 
-use super::Winograd;
 use super::lines::{input_line, output_line};
+use super::{FILTERS_IN_CACHE, Winograd};
 use crate::conv::bands::Band;
 use crate::conv::direct::Buffers;
 use crate::conv::epilogue::Activation;
-use crate::conv::micro::{Block, run_pixels};
+use crate::conv::micro::{Ahead, Block, run_pixels};
 use crate::conv::stats;
 use crate::simd::{Kernel, Simd};
 use std::ops::Range;
@@ -217,7 +217,13 @@ impl Part<'_> {
     ) {
         let (plan, k) = (self.plan, self.plan.problem.k_c);
         let (pitch, first) = (plan.filters_pitch(), self.block * A * A);
+        let streamed = packed.len() > FILTERS_IN_CACHE;
         for position in 0..A * A {
+            let next = (first + position + 1) * pitch;
+            let ahead = match streamed && next < packed.len() {
+                true => Ahead::new(&packed[next..next + k * self.nv * S::LANES]),
+                false => Ahead::default(),
+            };
             let block = Block {
                 tiles: 0,
                 x: inputs[position * plan.inputs.position..].as_ptr(),
@@ -231,6 +237,7 @@ impl Part<'_> {
                 bias: std::ptr::null(),
                 residual: std::ptr::null(),
                 activation: Activation::None,
+                ahead,
             };
             run_pixels(s, plan.isa, (self.tiles::<M>(), self.nv), block);
         }
