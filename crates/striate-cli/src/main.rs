@@ -30,6 +30,11 @@ use std::sync::LazyLock;
 use std::time::Instant;
 use striate::graph::machine::{check_isa_env, default_threads, isa};
 
+/// Files and pictures are read into large blocks: half of a first prediction's time were the first touches of their pages.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: striate::graph::machine::HugePages = striate::graph::machine::HugePages;
+
 /// Convolutional neural networks: train, look inside, deploy.
 #[derive(Parser)]
 #[command(name = "striate", version, propagate_version = true, arg_required_else_help = true)]

@@ -66,6 +66,8 @@ pub use striate_kernels::rng;
 /// Threads and instruction sets, for those who run programs.
 pub mod machine {
     pub use striate_kernels::cpu::measure_peak;
+    #[cfg(target_os = "linux")]
+    pub use striate_kernels::mem::HugePages;
     pub use striate_kernels::memory::memory_limit;
     pub use striate_kernels::simd::{Isa, IsaError, available_isas, check_isa_env, isa};
     pub use striate_kernels::threads::{Team, default_threads};

@@ -366,6 +366,39 @@ fn the_backward_of_a_residual_net_takes_no_pass_for_forks() {
     assert_eq!((count("Add"), count("gradient of Relu")), (0, 1), "{kernels:?}");
 }
 
+/// The mask of an activation before a pool is taken from the pool's output, by the gradient that makes what it masks.
+#[test]
+fn an_activation_before_a_pool_takes_no_pass_of_its_own() {
+    let [w, v] = [cell("w", &[8, 3, 3, 3], 1), cell("v", &[8, 8, 3, 3], 2)];
+    let windows = |kernel: usize| Windows::Sliding {
+        kernel: [kernel; 2],
+        stride: [2; 2],
+        pads: [kernel / 2 - 1, kernel / 2 - 1, 0, 0],
+        dilation: [1; 2],
+        ceil_mode: false,
+    };
+    let same = ConvAttrs { pads: [1; 4], ..ConvAttrs::default() };
+    for kernel in [2, 4] {
+        let trace = Trace::new(Mode::Train);
+        let x = trace.input("x", [4, 3, 12, 12], DType::F32);
+        let [w, v] = [&w, &v].map(|cell| trace.parameter(cell));
+        let y = trace.push(Op::Conv2d(same), &[&x, &w]).unary(UnaryKind::Clip { min: 0.0, max: 0.5 });
+        let y = trace.push(Op::MaxPool2d(windows(kernel)), &[&y]);
+        let loss = trace.push(Op::Conv2d(same), &[&y, &v]).square().sum_all();
+        let gradients = gradients(&loss, &[&w, &v]).unwrap();
+        let graph = trace.finish(&[("w", &gradients[0]), ("v", &gradients[1])]).unwrap();
+        let x = noise(&[4, 3, 12, 12], 7);
+        check("clip before a pool", &graph, &x);
+        let mut session = Session::new(program(&graph));
+        session.set_profiling(true);
+        session.run(&[("x", &x)]).unwrap();
+        let profile = session.profile().unwrap();
+        let kernels: Vec<&str> = profile.steps().iter().map(|step| &*step.kernel).collect();
+        assert!(!kernels.iter().any(|kernel| kernel.starts_with("gradient of Clip")), "{kernel}: {kernels:?}");
+        assert!(kernels.contains(&"gradient of max pool"), "{kernel}: {kernels:?}");
+    }
+}
+
 #[test]
 fn a_loss_that_is_not_finite_changes_nothing() {
     let net = Net::new();

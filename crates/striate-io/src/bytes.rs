@@ -61,12 +61,20 @@ pub(crate) fn decode(stored: Stored, shape: &[usize], bytes: &[u8], big_endian: 
     macro_rules! elements {
         ($t:ty) => {{
             let (chunks, _) = bytes.as_chunks::<{ size_of::<$t>() }>();
-            let value = if big_endian { <$t>::from_be_bytes } else { <$t>::from_le_bytes };
-            chunks.iter().map(move |chunk| value(*chunk))
+            chunks.iter().map(move |chunk| match big_endian {
+                true => <$t>::from_be_bytes(*chunk),
+                false => <$t>::from_le_bytes(*chunk),
+            })
         }};
     }
     let array = match stored {
-        Stored::As(DType::F32) => array(shape, elements!(f32).collect()),
+        // Most of a model: into the buffer, not by way of a vector.
+        Stored::As(DType::F32) => {
+            let mut array = Array::zeros(shape, DType::F32);
+            let floats = array.as_mut_slice::<f32>().expect("zeros of this type");
+            floats.iter_mut().zip(elements!(f32)).for_each(|(to, value)| *to = value);
+            array
+        }
         Stored::As(DType::F64) => array(shape, elements!(f64).collect()),
         Stored::As(DType::F16) => array(shape, elements!(u16).map(f16::from_bits).collect()),
         Stored::As(DType::BF16) => array(shape, elements!(u16).map(bf16::from_bits).collect()),

@@ -32,6 +32,7 @@ pub(crate) fn simplify(graph: &Graph) -> Graph {
     new.guard = graph.guard.as_ref().map(at);
     new.taps = graph.taps.iter().filter_map(|(name, id)| Some((name.clone(), map[id.index()]?))).collect();
     relu_gradients_from_outputs(&mut new);
+    relu_gradients_before_pools(&mut new);
     new
 }
 
@@ -160,6 +161,33 @@ fn relu_gradients_from_outputs(graph: &mut Graph) {
         {
             node.inputs[0] = *output;
         }
+    }
+}
+
+/// Where a pool followed a clipping activation, its gradient goes to places of which the pool's output tells the activation's
+/// derivative. So that is multiplied before the gradient is spread over the larger map, and by what the pool's reader makes.
+fn relu_gradients_before_pools(graph: &mut Graph) {
+    let mut readers = vec![0; graph.nodes.len()];
+    graph.nodes.iter().flat_map(|node| &node.inputs).for_each(|id| readers[id.index()] += 1);
+    graph.roots().iter().chain(graph.taps.values()).for_each(|id| readers[id.index()] += 1);
+    for index in 0..graph.nodes.len() {
+        let node = &graph.nodes[index];
+        let Op::UnaryGrad(kind @ (UnaryKind::Relu | UnaryKind::Clip { .. })) = node.op else { continue };
+        let (activated, spread) = (node.inputs[0], node.inputs[1]);
+        let before = graph.node(spread);
+        let Op::MaxPool2dGrad(windows) = before.op else { continue };
+        let follows = matches!(&graph.node(activated).op, Op::Unary(made) if *made == kind);
+        if !follows || !told_by_output(kind) || before.inputs[0] != activated || readers[spread.index()] != 1 {
+            continue;
+        }
+        let is_pool = |node: &Node| matches!(node.op, Op::MaxPool2d(w) if w == windows) && node.inputs[0] == activated;
+        let Some(pooled) = graph.nodes[..spread.index()].iter().position(is_pool) else { continue };
+        let dy = before.inputs[1];
+        let shape = graph.node(dy).shape.clone();
+        let masked = &mut graph.nodes[spread.index()];
+        (masked.op, masked.inputs, masked.shape) = (Op::UnaryGrad(kind), vec![NodeId(pooled as u32), dy], shape);
+        let node = &mut graph.nodes[index];
+        (node.op, node.inputs) = (Op::MaxPool2dGrad(windows), vec![activated, spread]);
     }
 }
 
