@@ -442,6 +442,8 @@ fn run_item<S: Simd>(
         tail: lanes - (nv - 1) * S::LANES,
         bias: b.bias.map_or(std::ptr::null(), |bias| bias[channel..].as_ptr()),
         residual: b.residual.map_or(std::ptr::null(), |r| r[dst..].as_ptr()),
+        mask: b.mask.map_or(std::ptr::null(), |(mask, _)| mask[dst..].as_ptr()),
+        bounds: b.mask.map_or([0.0; 2], |(_, bounds)| bounds),
         activation: b.activation,
         ahead,
     };
@@ -450,10 +452,6 @@ fn run_item<S: Simd>(
     if !b.activation.is_hot() {
         // SAFETY: the outputs that this item has just written.
         unsafe { stats::activate(s, &written, b.activation) };
-    }
-    if let Some((mask, bounds)) = b.mask {
-        // SAFETY: the outputs that this item has just written; the mask has as many.
-        unsafe { stats::mask(s, &written, mask.as_ptr().wrapping_add(dst), bounds) };
     }
     if let Some(partials) = b.partials {
         let first = b.first_block + index * d.stat_blocks_per_band();

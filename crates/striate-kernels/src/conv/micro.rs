@@ -5,6 +5,7 @@
 
 use super::choose::max_pixels;
 use super::epilogue::Activation;
+use super::stats::gated;
 use crate::simd::{Isa, Kernel, Portable, Simd};
 
 /// What one call computes: `tiles` tiles of MR pixels each, for one block of output channels.
@@ -29,6 +30,9 @@ pub(super) struct Block<'a> {
     pub bias: *const f32,
     /// Residual, addressed like `y`, or null.
     pub residual: *const f32,
+    /// Where this, addressed like `y`, is not between the bounds, the output is zero; or null.
+    pub mask: *const f32,
+    pub bounds: [f32; 2],
     /// Applied if it is hot, else left to the caller.
     pub activation: Activation,
     pub ahead: Ahead<'a>,
@@ -102,8 +106,10 @@ unsafe fn fetch_outputs<S: Simd, const MR: usize, const NV: usize>(s: S, b: &Blo
         let offset = unsafe { *y_off.add(m) };
         for v in 0..NV {
             s.prefetch(b.y.wrapping_add(offset + v * S::LANES));
-            if !b.residual.is_null() {
-                s.prefetch(b.residual.wrapping_add(offset + v * S::LANES));
+            for read in [b.residual, b.mask] {
+                if !read.is_null() {
+                    s.prefetch(read.wrapping_add(offset + v * S::LANES));
+                }
             }
         }
     }
@@ -174,7 +180,7 @@ unsafe fn sum_tile<S: Simd, const MR: usize, const NV: usize>(
     acc
 }
 
-/// Adds bias and residual, applies a hot activation, writes the tile.
+/// Adds bias and residual, applies a hot activation and the mask, writes the tile.
 ///
 /// # Safety
 /// `y_off` has MR entries, all within the bounds that `Block` states.
@@ -214,6 +220,15 @@ unsafe fn finish_tile<S: Simd, const MR: usize, const NV: usize>(
                 acc.iter_mut().flatten().for_each(|v| *v = s.min(hi, s.max(lo, *v)));
             }
             _ => {}
+        }
+        if !b.mask.is_null() {
+            for (m, row) in acc.iter_mut().enumerate() {
+                let p = b.mask.add(*y_off.add(m));
+                for (v, sum) in row.iter_mut().enumerate() {
+                    let gate = s.load_partial(p.add(v * S::LANES), lanes(v));
+                    *sum = gated(s, *sum, gate, b.bounds);
+                }
+            }
         }
         for (m, row) in acc.iter().enumerate() {
             let p = b.y.add(*y_off.add(m));
@@ -300,6 +315,8 @@ pub(crate) fn run_portable_tiles() -> f32 {
         tail: 8,
         bias: std::ptr::null(),
         residual: std::ptr::null(),
+        mask: std::ptr::null(),
+        bounds: [0.0; 2],
         activation: Activation::None,
         ahead: Ahead::default(),
     };

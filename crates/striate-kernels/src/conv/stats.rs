@@ -66,8 +66,7 @@ pub(super) unsafe fn activate<S: Simd>(s: S, written: &Written, activation: Acti
 /// # Safety
 /// The outputs are the caller's alone, and `mask` is readable where they are.
 #[inline(always)]
-pub(super) unsafe fn mask<S: Simd>(s: S, written: &Written, mask: *const f32, [low, high]: [f32; 2]) {
-    let (low, high) = (s.splat(low), s.splat(high));
+pub(super) unsafe fn mask<S: Simd>(s: S, written: &Written, mask: *const f32, bounds: [f32; 2]) {
     for &offset in written.offsets {
         for c in (0..written.lanes).step_by(S::LANES) {
             let n = written.lanes - c;
@@ -75,11 +74,17 @@ pub(super) unsafe fn mask<S: Simd>(s: S, written: &Written, mask: *const f32, [l
             unsafe {
                 let p = written.y.add(offset + c);
                 let (y, gate) = (s.load_partial(p, n), s.load_partial(mask.add(offset + c), n));
-                let below = s.select(s.lt(gate, high), y, s.zero());
-                s.store_partial(p, n, s.select(s.gt(gate, low), below, s.zero()));
+                s.store_partial(p, n, gated(s, y, gate, bounds));
             }
         }
     }
+}
+
+/// `y` where `gate` is between the bounds, else zero.
+#[inline(always)]
+pub(super) fn gated<S: Simd>(s: S, y: S::V, gate: S::V, [low, high]: [f32; 2]) -> S::V {
+    let below = s.select(s.lt(gate, s.splat(high)), y, s.zero());
+    s.select(s.gt(gate, s.splat(low)), below, s.zero())
 }
 
 /// Mean and centred sum of squares of each channel, for each block of pixels, to `partials` [blocks][3][channels]: an origin

@@ -236,6 +236,8 @@ impl Part<'_> {
                 tail: S::LANES,
                 bias: std::ptr::null(),
                 residual: std::ptr::null(),
+                mask: std::ptr::null(),
+                bounds: [0.0; 2],
                 activation: Activation::None,
                 ahead,
             };
@@ -257,11 +259,6 @@ impl Part<'_> {
         if !b.activation.is_hot() {
             // SAFETY: the outputs that this item has just written.
             unsafe { stats::activate(s, &written, b.activation) };
-        }
-        if let Some((mask, bounds)) = b.mask {
-            let mask = mask.as_ptr().wrapping_add(first + self.channel::<S>());
-            // SAFETY: the outputs that this item has just written; the mask has as many.
-            unsafe { stats::mask(s, &written, mask, bounds) };
         }
         if let Some(partials) = b.partials {
             let first = b.first_block + index * plan.stat_blocks_per_band();
@@ -371,6 +368,9 @@ impl Target {
                             y = s.add(y, s.load_partial(residual.as_ptr().add(at), n));
                         }
                         y = b.activation.apply_hot(s, y);
+                        if let Some((mask, bounds)) = b.mask {
+                            y = stats::gated(s, y, s.load_partial(mask.as_ptr().add(at), n), bounds);
+                        }
                         s.store_partial(b.y.as_mut_ptr().add(at), n, y);
                     }
                 }
