@@ -341,59 +341,63 @@ struct BlockSums<'a, const MASK: u8> {
     partial: &'a mut [f32],
 }
 
-/// Vectors of channels that pass together over a block's pixels, so that memory is read in longer runs.
-const WIDE: usize = 4;
+/// Pixels that are added to the sums while those are in registers. Few: memory is read from one end to the other.
+const TOGETHER: usize = 4;
 
 impl<const MASK: u8> Kernel for BlockSums<'_, MASK> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(mut self, s: S) {
+    fn run<S: Simd>(self, s: S) {
         let channels = self.piece.mean.len();
-        let mut c = 0;
-        // SAFETY: whole vectors of the channels, and the rest.
-        unsafe {
-            while c + WIDE * S::LANES <= channels {
-                self.vectors::<S, WIDE, true>(s, c, S::LANES);
-                c += WIDE * S::LANES;
-            }
-            while c + S::LANES <= channels {
-                self.vectors::<S, 1, true>(s, c, S::LANES);
-                c += S::LANES;
-            }
-            if c < channels {
-                self.vectors::<S, 1, false>(s, c, channels - c);
+        let (pixels, whole) = (self.piece.x.len() / channels, channels / S::LANES * S::LANES);
+        let partial = self.partial;
+        partial.fill(0.0);
+        let sums = partial.as_mut_ptr();
+        for first in (0..pixels).step_by(TOGETHER) {
+            let pixels = first..pixels.min(first + TOGETHER);
+            // SAFETY: whole vectors of the channels, and the rest.
+            unsafe {
+                for c in (0..whole).step_by(S::LANES) {
+                    self.piece.add::<S, MASK, true>(s, pixels.clone(), c, S::LANES, sums);
+                }
+                if whole < channels {
+                    self.piece.add::<S, MASK, false>(s, pixels.clone(), whole, channels - whole, sums);
+                }
             }
         }
     }
 }
 
-impl<const MASK: u8> BlockSums<'_, MASK> {
-    /// `W` vectors from channel `c` on, of `n` floats each.
+impl Piece<'_> {
+    /// Adds some pixels' channels `c` to `c + n` to `sums`, [2, C].
     ///
     /// # Safety
-    /// They exist; `n` is LANES where `FULL`.
+    /// They exist; `n` is LANES where `FULL`; `sums` is the caller's alone.
     #[inline(always)]
-    unsafe fn vectors<S: Simd, const W: usize, const FULL: bool>(&mut self, s: S, c: usize, n: usize) {
-        let channels = self.piece.mean.len();
-        let (mut sums, mut products) = ([s.zero(); W], [s.zero(); W]);
-        for pixel in 0..self.piece.x.len() / channels {
-            for w in 0..W {
-                // SAFETY: by contract.
-                let (centred, dy) =
-                    unsafe { self.piece.vector::<S, MASK, FULL>(s, pixel * channels, c + w * S::LANES, n) };
-                sums[w] = s.add(sums[w], dy);
-                products[w] = s.mul_add(dy, centred, products[w]);
+    unsafe fn add<S: Simd, const MASK: u8, const FULL: bool>(
+        &self,
+        s: S,
+        pixels: Range<usize>,
+        c: usize,
+        n: usize,
+        sums: *mut f32,
+    ) {
+        let channels = self.mean.len();
+        // SAFETY: by contract.
+        unsafe {
+            let (at, products_at) = (sums.add(c), sums.add(channels + c));
+            let (mut sum, mut products) = match FULL {
+                true => (s.load(at), s.load(products_at)),
+                false => (s.load_partial(at, n), s.load_partial(products_at, n)),
+            };
+            for pixel in pixels {
+                let (centred, dy) = self.vector::<S, MASK, FULL>(s, pixel * channels, c, n);
+                sum = s.add(sum, dy);
+                products = s.mul_add(dy, centred, products);
             }
-        }
-        let to = self.partial.as_mut_ptr();
-        for w in 0..W {
-            // SAFETY: by contract.
-            unsafe {
-                let to = to.add(c + w * S::LANES);
-                store::<S, FULL>(s, to, n, sums[w]);
-                store::<S, FULL>(s, to.add(channels), n, products[w]);
-            }
+            store::<S, FULL>(s, at, n, sum);
+            store::<S, FULL>(s, products_at, n, products);
         }
     }
 }
