@@ -28,7 +28,7 @@ use failure::Failure;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 use std::time::Instant;
-use striate::graph::machine::{check_isa_env, default_threads, isa};
+use striate::graph::machine::{advise_heap, check_isa_env, default_threads, isa};
 
 /// Files and pictures are read into large blocks: half of a first prediction's time were the first touches of their pages.
 #[cfg(target_os = "linux")]
@@ -88,6 +88,7 @@ fn run(cli: Cli, started: Instant) -> Result<(), Failure> {
 
 fn main() -> ExitCode {
     let started = Instant::now();
+    advise_heap();
     // Usage errors end in clap, with exit code 2.
     let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     match run(cli, started) {

@@ -67,7 +67,8 @@ pub use striate_kernels::rng;
 pub mod machine {
     pub use striate_kernels::cpu::measure_peak;
     #[cfg(target_os = "linux")]
-    pub use striate_kernels::mem::HugePages;
+    pub use striate_kernels::heap::HugePages;
+    pub use striate_kernels::heap::advise_heap;
     pub use striate_kernels::memory::memory_limit;
     pub use striate_kernels::simd::{Isa, IsaError, available_isas, check_isa_env, isa};
     pub use striate_kernels::threads::{Team, default_threads};

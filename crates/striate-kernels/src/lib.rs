@@ -7,6 +7,7 @@ pub mod affine;
 pub mod conv;
 pub mod cpu;
 pub mod elementwise;
+pub mod heap;
 pub mod kinds;
 pub mod mem;
 pub mod memory;

@@ -3,8 +3,6 @@
 //! Every buffer starts on 64 bytes. From 2 MiB up it starts on 2 MiB and asks the system for huge pages, which is worth 10 %
 //! and more to kernels that stream weights.
 
-#[cfg(target_os = "linux")]
-use std::alloc::{GlobalAlloc, System};
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, Range};
@@ -187,7 +185,7 @@ unsafe fn release(ptr: NonNull<u8>, len: usize) {
 
 /// Maps `len` bytes, rounded up to whole huge pages, on a 2 MiB boundary.
 #[cfg(target_os = "linux")]
-fn map_huge(len: usize) -> Option<NonNull<u8>> {
+pub(crate) fn map_huge(len: usize) -> Option<NonNull<u8>> {
     let size = len.checked_next_multiple_of(HUGE)?;
     let mapped = size.checked_add(HUGE)?;
     // SAFETY: a fresh anonymous mapping; the unaligned head and the tail are given back, and no one else knows them.
@@ -223,76 +221,6 @@ unsafe fn release(ptr: NonNull<u8>, len: usize) {
     if let Some(layout) = small_layout(len) {
         // SAFETY: allocated with this layout.
         unsafe { dealloc(ptr.as_ptr(), layout) };
-    }
-}
-
-/// An allocator for a program: the system's, but blocks of at least [`HUGE`] bytes lie on huge pages. A block that is read from a
-/// file is then touched for the first time in steps of 2 MiB, not of 4 KiB, which takes longer than to copy it.
-///
-/// ```
-/// #[global_allocator]
-/// static ALLOCATOR: striate_kernels::mem::HugePages = striate_kernels::mem::HugePages;
-///
-/// let large = vec![1u8; 3 << 20];
-/// assert_eq!(large.as_ptr() as usize % striate_kernels::mem::HUGE, 0);
-/// ```
-#[cfg(target_os = "linux")]
-pub struct HugePages;
-
-/// Whether a block has its own mapping.
-#[cfg(target_os = "linux")]
-fn is_mapped(layout: Layout) -> bool {
-    layout.size() >= HUGE && layout.align() <= HUGE
-}
-
-// SAFETY: blocks are mapped and unmapped by the size of their layout, which is the same in both; the rest is the system's.
-#[cfg(target_os = "linux")]
-unsafe impl GlobalAlloc for HugePages {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        match is_mapped(layout) {
-            true => map_huge(layout.size()).map_or(std::ptr::null_mut(), NonNull::as_ptr),
-            // SAFETY: by contract.
-            false => unsafe { System.alloc(layout) },
-        }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        match is_mapped(layout) {
-            // Fresh mappings are zeros.
-            true => map_huge(layout.size()).map_or(std::ptr::null_mut(), NonNull::as_ptr),
-            // SAFETY: by contract.
-            false => unsafe { System.alloc_zeroed(layout) },
-        }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: by contract; a mapped block has the size that `map_huge` rounds its own to.
-        unsafe {
-            match is_mapped(layout) {
-                true => drop(libc::munmap(block.cast(), layout.size().next_multiple_of(HUGE))),
-                false => System.dealloc(block, layout),
-            }
-        }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: by contract; where neither has a mapping of its own, both are the system's.
-        unsafe {
-            let new = Layout::from_size_align_unchecked(size, layout.align());
-            if !is_mapped(layout) && !is_mapped(new) {
-                return System.realloc(block, layout, size);
-            }
-            let rounded = |layout: Layout| layout.size().next_multiple_of(HUGE);
-            if is_mapped(layout) && is_mapped(new) && rounded(layout) == rounded(new) {
-                return block;
-            }
-            let moved = self.alloc(new);
-            if !moved.is_null() {
-                std::ptr::copy_nonoverlapping(block, moved, layout.size().min(size));
-                self.dealloc(block, layout);
-            }
-            moved
-        }
     }
 }
 
