@@ -43,6 +43,10 @@ impl Problem {
             if let [phase] = &self.phases_of(axis)[..] {
                 *self = phase.clone();
             }
+            if self.out[axis] == 1 {
+                // Nothing follows the only output, whatever the step: the kernels for dense maps will do.
+                (self.step[axis], self.dst_step[axis]) = (1, 1);
+            }
         }
     }
 

@@ -187,6 +187,9 @@ fn chosen_shapes() {
         Conv2dShape { ih: 3, iw: 3, dilation: [4, 4], pads: [4; 4], ..BASE },
         Conv2dShape { ih: 1, iw: 1, kh: 1, kw: 1, pads: [2, 2, 0, 0], stride: [1, 1], ..BASE },
         Conv2dShape { ih: 1, iw: 1, kh: 1, kw: 1, pads: [2, 1, 0, 1], stride: [3, 3], ..BASE },
+        // Maps of one pixel under a step: several images that must not lie a step apart.
+        Conv2dShape { n: 5, ih: 1, iw: 1, stride: [2, 3], ..BASE },
+        Conv2dShape { n: 5, ih: 1, iw: 1, ic: 40, oc: 33, kh: 5, kw: 5, pads: [2; 4], stride: [4, 4], ..BASE },
         // Rows and columns.
         Conv2dShape { kh: 1, kw: 7, pads: [0, 3, 0, 3], ..BASE },
         Conv2dShape { kh: 7, kw: 1, pads: [3, 0, 3, 0], ..BASE },
