@@ -175,6 +175,11 @@ impl Lanes {
         self.band_rows
     }
 
+    /// Output rows, at least one, of which one row of taps reads at most `bytes` of the planes.
+    pub fn rows_within(&self, bytes: usize) -> usize {
+        (bytes / (4 * self.row_pitch * self.problem.k_c)).max(1)
+    }
+
     /// Floats of scratch that one thread needs: the planes of one vector.
     pub fn band_len(&self) -> usize {
         self.problem.k_c * self.plane

@@ -12,6 +12,11 @@ use std::ops::Range;
 /// Most pixels that one chain of additions takes; longer sums are joined by a pairwise tree.
 const CHUNK_PIXELS: usize = 4096;
 
+/// Pieces of work that a gradient should have, so that threads can share it.
+const MIN_ITEMS: usize = 16;
+/// The packed inputs that one pass over the pixels reads should stay in the first cache for the next.
+const PASS_BYTES: usize = 24 << 10;
+
 /// Sums that one pass over the pixels keeps in registers.
 fn max_sums(isa: Isa) -> usize {
     match isa {
@@ -44,7 +49,8 @@ impl LanesWeightGrad {
         let lanes = Lanes::new(problem, isa, Weights::forward(shape));
         let (rows, columns) = (shape.n * shape.oh(), shape.ow());
         let row_parts = columns.div_ceil(CHUNK_PIXELS);
-        let chunks = if row_parts > 1 { rows * row_parts } else { rows.div_ceil(CHUNK_PIXELS / columns) };
+        let shared = MIN_ITEMS.div_ceil(lanes.vectors()).min(rows);
+        let chunks = if row_parts > 1 { rows * row_parts } else { rows.div_ceil(CHUNK_PIXELS / columns).max(shared) };
         Some(LanesWeightGrad { shape: *shape, lanes, src_start, row_parts, chunks })
     }
 
@@ -122,12 +128,15 @@ impl LanesWeightGrad {
     /// The vector's filters are the caller's alone.
     unsafe fn write(&self, vector: usize, sums: &[f32], dw: DisjointMut<f32>) {
         let (lanes, k) = (self.lanes.tile().1, self.shape.ic_per_group());
-        let (_, taps) = self.lanes.products();
-        for (product, row) in sums.chunks_exact(lanes).enumerate() {
-            for (lane, &sum) in row.iter().enumerate().take(self.shape.oc - vector * lanes) {
-                let at = self.lanes.weight_index(vector * lanes + lane, product % k, taps[product / k]);
-                // SAFETY: by contract.
-                unsafe { dw.slice_mut(at..at + 1)[0] = sum };
+        let (area, (_, taps)) = (self.shape.kh * self.shape.kw, self.lanes.products());
+        for lane in 0..lanes.min(self.shape.oc - vector * lanes) {
+            let at = self.lanes.weight_index(vector * lanes + lane, 0, 0);
+            // SAFETY: by contract.
+            let filter = unsafe { dw.slice_mut(at..at + k * area) };
+            for (t, &tap) in taps.iter().enumerate() {
+                for j in 0..k {
+                    filter[j * area + tap] = sums[(t * k + j) * lanes + lane];
+                }
             }
         }
     }
@@ -160,21 +169,25 @@ impl Kernel for Item<'_> {
             let (image, first) = (row / oh, row % oh);
             let count = lanes.band_rows().min(oh - first).min(rows.end - row);
             lanes.pack_planes(s, self.x, (image, first..first + count, self.vector), self.band);
-            let pixels = Pixels {
-                rows: count,
-                columns: columns.len(),
-                x: self.band[columns.start * S::LANES..].as_ptr(),
-                x_pitch: row_step * row_pitch,
-                dy: self.dy[(row * ow + columns.start) * shape.oc + channel..].as_ptr(),
-                dy_pitch: [ow * shape.oc, shape.oc],
-                n: (shape.oc - channel).min(S::LANES),
-            };
             let passes = offsets.len().div_ceil(max_sums(S::ISA));
-            for pass in 0..passes {
-                let products = part(offsets.len(), pass, passes);
-                let sums = self.sums[products.start * S::LANES..products.end * S::LANES].as_mut_ptr();
-                // SAFETY: the planes hold what the rows' outputs see through every tap; dy holds the rows.
-                unsafe { run_pass(s, &pixels, &offsets[products], sums) };
+            // With one pass all is read once.
+            let rows_in_cache = if passes == 1 { count } else { lanes.rows_within(PASS_BYTES).min(count) };
+            for top in (0..count).step_by(rows_in_cache) {
+                let pixels = Pixels {
+                    rows: rows_in_cache.min(count - top),
+                    columns: columns.len(),
+                    x: self.band[top * row_step * row_pitch + columns.start * S::LANES..].as_ptr(),
+                    x_pitch: row_step * row_pitch,
+                    dy: self.dy[((row + top) * ow + columns.start) * shape.oc + channel..].as_ptr(),
+                    dy_pitch: [ow * shape.oc, shape.oc],
+                    n: (shape.oc - channel).min(S::LANES),
+                };
+                for pass in 0..passes {
+                    let products = part(offsets.len(), pass, passes);
+                    let sums = self.sums[products.start * S::LANES..products.end * S::LANES].as_mut_ptr();
+                    // SAFETY: the planes hold what the rows' outputs see through every tap; dy holds the rows.
+                    unsafe { run_pass(s, &pixels, &offsets[products], sums) };
+                }
             }
             row += count;
         }
