@@ -2,6 +2,7 @@
 
 mod bands;
 mod choose;
+mod columns;
 mod depthwise;
 mod direct;
 mod engine;
@@ -18,6 +19,7 @@ mod shape;
 mod spread;
 mod stats;
 mod sum;
+mod taps;
 mod weight_grad;
 mod winograd;
 

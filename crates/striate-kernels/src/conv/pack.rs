@@ -32,19 +32,14 @@ const LANES: usize = 16;
 const FEW: usize = 4;
 
 impl FilterLayout {
-    pub fn new(direct: &Direct, isa: Isa, kw: usize, [m_c, k_c]: [usize; 2], groups: usize) -> Self {
-        FilterLayout {
-            groups,
-            m_c,
-            k_c,
-            group_stride: 0,
-            m_stride: 0,
-            k_stride: 0,
-            taps: direct.used_taps(kw),
-            isa,
-            lanes: isa.lanes(),
-            nv: direct.nv(),
-        }
+    pub fn new(direct: &Direct, isa: Isa, kw: usize, channels: [usize; 2], groups: usize) -> Self {
+        Self::of_taps(direct.used_taps(kw), isa, direct.nv(), channels, groups)
+    }
+
+    /// For `taps` in the order of the sum, and blocks of `nv` vectors.
+    pub fn of_taps(taps: Vec<usize>, isa: Isa, nv: usize, [m_c, k_c]: [usize; 2], groups: usize) -> Self {
+        let (group_stride, m_stride, k_stride) = (0, 0, 0);
+        FilterLayout { groups, m_c, k_c, group_stride, m_stride, k_stride, taps, isa, lanes: isa.lanes(), nv }
     }
 
     /// Floats of the packed filters.
