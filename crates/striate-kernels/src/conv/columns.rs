@@ -71,13 +71,44 @@ impl Scatter {
     }
 
     /// Used taps as kh * KW + kw, in the order of the columns.
-    fn used_taps(&self, kw: usize) -> Vec<usize> {
+    pub fn used_taps(&self, kw: usize) -> Vec<usize> {
         let [rows, columns] = &self.taps;
         rows.iter().flat_map(|r| columns.iter().map(move |c| r.index * kw + c.index)).collect()
     }
 
+    /// The sum without its taps and steps.
+    pub fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// Used filter rows and columns.
+    pub fn tap_counts(&self) -> [usize; 2] {
+        [self.taps[0].len(), self.taps[1].len()]
+    }
+
     fn tap_count(&self) -> usize {
         self.taps[0].len() * self.taps[1].len()
+    }
+
+    /// True where source pixels give to outputs that are not neighbours.
+    pub fn steps(&self) -> bool {
+        self.stride != [1, 1]
+    }
+
+    /// True where there is something to multiply.
+    pub fn has_work(&self) -> bool {
+        let p = &self.problem;
+        p.n * p.out[0] * p.out[1] * p.src[0] * p.src[1] * self.tap_count() > 0
+    }
+
+    /// The source rows (columns) that output `index` sees, and through which of the used taps, in order.
+    pub fn sources(&self, axis: usize, index: usize) -> impl Iterator<Item = (usize, usize)> {
+        let (stride, sources) = (self.stride[axis] as isize, self.problem.src[axis] as isize);
+        self.taps[axis].iter().enumerate().filter_map(move |(t, tap)| {
+            let from = index as isize - tap.offset;
+            let inside = from >= 0 && from % stride == 0 && from / stride < sources;
+            inside.then_some(((from / stride) as usize, t))
+        })
     }
 
     /// Output rows (columns) from the first tap's to the last tap's, plus one.
@@ -115,13 +146,13 @@ pub(super) struct Columns {
 
 /// Lists one behind the other.
 #[derive(Clone, Debug)]
-struct Lists<T> {
+pub(super) struct Lists<T> {
     items: Vec<T>,
     starts: Vec<usize>,
 }
 
 impl<T> Lists<T> {
-    fn new(lists: impl Iterator<Item = Vec<T>>) -> Self {
+    pub fn new(lists: impl Iterator<Item = Vec<T>>) -> Self {
         let mut made = Lists { items: Vec::new(), starts: vec![0] };
         for list in lists {
             made.items.extend(list);
@@ -130,7 +161,7 @@ impl<T> Lists<T> {
         made
     }
 
-    fn get(&self, index: usize) -> &[T] {
+    pub fn get(&self, index: usize) -> &[T] {
         &self.items[self.starts[index]..self.starts[index + 1]]
     }
 }
@@ -140,8 +171,7 @@ impl Columns {
     pub fn choose(scatter: Scatter, isa: Isa, weights: Weights, algorithms: Algorithms) -> Option<Self> {
         let p = &scatter.problem;
         let dense = p.src_row == p.src[1] * p.src_pitch && p.groups == 1;
-        let work = p.n * p.out[0] * p.out[1] * p.src[0] * p.src[1] * scatter.tap_count() > 0;
-        if !dense || !work {
+        if !dense || !scatter.has_work() {
             return None;
         }
         let (taps, lanes) = (scatter.tap_count(), isa.lanes());
@@ -170,18 +200,12 @@ impl Columns {
         let bands = p.out[0].div_ceil(band_rows);
         let at = |r: usize, c: usize| (r * p.dst[1] + c) * p.dst_pitch;
         let y_off = (0..band_rows).flat_map(|r| (0..p.out[1]).map(move |c| at(r, c))).collect();
-        let sources = |axis: usize, index: usize, width: usize| {
-            let stride = scatter.stride[axis] as isize;
-            let source = move |(t, tap): (usize, &AxisTap)| {
-                let from = index as isize - tap.offset;
-                let inside = from >= 0 && from % stride == 0 && from / stride < p.src[axis] as isize;
-                inside.then_some(((from / stride) as usize, t * width))
-            };
-            scatter.taps[axis].iter().enumerate().filter_map(source).collect::<Vec<_>>()
-        };
-        let rows = Lists::new((0..p.out[0]).map(|r| sources(0, r, scatter.taps[1].len() * p.m_c)));
+        let row_columns = scatter.taps[1].len() * p.m_c;
+        let rows = Lists::new(
+            (0..p.out[0]).map(|r| scatter.sources(0, r).map(|(source, tap)| (source, tap * row_columns)).collect()),
+        );
         let columns = Lists::new(
-            (0..p.out[1]).map(|c| sources(1, c, p.m_c).into_iter().map(|(from, at)| from * pitch + at).collect()),
+            (0..p.out[1]).map(|c| scatter.sources(1, c).map(|(source, tap)| source * pitch + tap * p.m_c).collect()),
         );
         let mut plan = Columns {
             isa,

@@ -6,6 +6,7 @@ use super::direct::{Buffers, Direct, Problem};
 use super::lanes::Lanes;
 use super::pack::FilterLayout;
 use super::shape::Conv2dShape;
+use super::strided::Strided;
 use super::taps::Taps;
 use super::winograd::Winograd;
 use crate::mem::DisjointMut;
@@ -47,6 +48,8 @@ pub(super) enum Engine {
     Taps(Box<(Taps, FilterLayout)>),
     /// A tap and an output channel in each lane: few output channels. A plan of its own, for all steps at once.
     Columns(Box<Columns>),
+    /// Pixel by pixel: the input gradient of depthwise convolutions that step, for all steps at once.
+    Strided(Box<Strided>),
     /// Lane by lane, read where the source lies: depthwise.
     Depthwise(Box<Depthwise>),
     /// Lane by lane, from packed planes: small groups, and other depthwise ones.
@@ -79,6 +82,7 @@ macro_rules! each {
                 $call
             }
             Engine::Columns($e) => $call,
+            Engine::Strided($e) => $call,
             Engine::Depthwise($e) => $call,
             Engine::Lanes($e) => $call,
             Engine::Winograd($e) => $call,
@@ -104,7 +108,7 @@ impl Engine {
             k_stride: w.k_stride,
             ..layout
         };
-        if Taps::is_worth(&problem, isa) {
+        if Taps::is_worth(&problem) {
             let taps = Taps::new(problem, isa);
             let layout = FilterLayout::of_taps(taps.used_taps(w.kw), isa, taps.nv(), channels, groups);
             return Engine::Taps(Box::new((taps, filters(layout))));
@@ -120,6 +124,7 @@ impl Engine {
             Engine::Direct(pair) => ("conv2d", pair.0.tile()),
             Engine::Taps(pair) => ("conv2d_taps", pair.0.tile()),
             Engine::Columns(columns) => ("conv2d_columns", columns.tile()),
+            Engine::Strided(strided) => ("conv2d_depthwise", strided.tile()),
             Engine::Depthwise(depthwise) if depthwise.is_depthwise() => ("conv2d_depthwise", depthwise.tile()),
             Engine::Depthwise(depthwise) => ("conv2d_grouped", depthwise.tile()),
             Engine::Lanes(lanes) if lanes.is_depthwise() => ("conv2d_depthwise", lanes.tile()),
@@ -136,6 +141,7 @@ impl Engine {
             Engine::Direct(pair) => ("direct", pair.0.tile().1, pair.1.taps.clone()),
             Engine::Taps(pair) => ("direct", pair.0.tile().1, pair.1.taps.clone()),
             Engine::Columns(columns) => ("columns", columns.tile().1, columns.used_taps()),
+            Engine::Strided(strided) => ("strided", strided.tile().1, strided.used_taps()),
             Engine::Depthwise(depthwise) => ("depthwise", depthwise.tile().1, depthwise.used_taps()),
             Engine::Lanes(lanes) => ("lanes", lanes.tile().1, lanes.products().1.to_vec()),
             Engine::Winograd(winograd) if winograd.edge() == 2 => {
@@ -152,6 +158,7 @@ impl Engine {
             Engine::Direct(pair) => pair.1.packed_len(),
             Engine::Taps(pair) => pair.1.packed_len(),
             Engine::Columns(columns) => columns.packed_len(),
+            Engine::Strided(strided) => strided.packed_len(),
             Engine::Depthwise(depthwise) => depthwise.packed_len(),
             Engine::Lanes(lanes) => lanes.packed_len(),
             Engine::Winograd(winograd) => winograd.packed_len(),
@@ -164,6 +171,7 @@ impl Engine {
             Engine::Direct(pair) => pair.1.tasks(),
             Engine::Taps(pair) => pair.1.tasks(),
             Engine::Columns(columns) => columns.pack_tasks(),
+            Engine::Strided(strided) => strided.pack_tasks(),
             Engine::Depthwise(depthwise) => depthwise.vectors(),
             Engine::Lanes(lanes) => lanes.vectors(),
             Engine::Winograd(winograd) => winograd.pack_tasks(),
@@ -176,6 +184,7 @@ impl Engine {
             Engine::Direct(pair) => pair.1.pack_task(task, w, packed),
             Engine::Taps(pair) => pair.1.pack_task(task, w, packed),
             Engine::Columns(columns) => columns.pack_task(task, w, packed),
+            Engine::Strided(strided) => strided.pack_task(task, w, packed),
             Engine::Depthwise(depthwise) => depthwise.pack_task(task, w, packed),
             Engine::Lanes(lanes) => lanes.pack_task(task, w, packed),
             Engine::Winograd(winograd) => winograd.pack_task(task, w, packed),
@@ -188,7 +197,7 @@ impl Engine {
             Engine::Direct(pair) => pair.0.band_len(),
             Engine::Taps(pair) => pair.0.band_len(),
             Engine::Columns(columns) => columns.band_len(),
-            Engine::Depthwise(_) => 0,
+            Engine::Depthwise(_) | Engine::Strided(_) => 0,
             Engine::Lanes(lanes) => lanes.band_len(),
             Engine::Winograd(winograd) => winograd.band_len(),
         }
@@ -221,6 +230,7 @@ impl Engine {
                 Engine::Direct(pair) => pair.0.run_items(buffers, range, scratch),
                 Engine::Taps(pair) => pair.0.run_items(buffers, range, scratch),
                 Engine::Columns(columns) => columns.run_items(buffers, range, scratch),
+                Engine::Strided(strided) => strided.run_items(buffers, range),
                 Engine::Depthwise(depthwise) => depthwise.run_items(buffers, range),
                 Engine::Lanes(lanes) => lanes.run_items(buffers, range, scratch),
                 Engine::Winograd(winograd) => winograd.run_items(buffers, range, scratch),

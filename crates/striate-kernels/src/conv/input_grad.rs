@@ -7,6 +7,7 @@ use super::engine::{Algorithms, Engine, Weights};
 use super::epilogue::Activation;
 use super::forward::forward_problem;
 use super::shape::Conv2dShape;
+use super::strided::Strided;
 use super::sum::Sum;
 use crate::mem::DisjointMut;
 use crate::simd::Isa;
@@ -26,7 +27,8 @@ pub struct GradEpilogue<'a> {
 ///
 /// It is the forward kernel with input and output channels exchanged. A stride of `s` makes `s` phases an axis: the input
 /// pixels with the same remainder see the same taps, so each phase is a dense convolution of its own.
-/// With few input channels it is taken from the side of `dy` instead, all phases at once (`columns.rs`).
+/// All phases at once are taken from the side of `dy` where there are few input channels (`columns.rs`), and pixel by pixel where it is
+/// depthwise (`strided.rs`).
 #[derive(Clone, Debug)]
 pub struct InputGradPlan {
     shape: Conv2dShape,
@@ -43,6 +45,9 @@ impl InputGradPlan {
         shape.check().unwrap_or_else(|e| panic!("{e}"));
         let weights = Weights::input_grad(&shape);
         let scatter = Scatter::input_grad(&forward_problem(&shape));
+        if let Some(strided) = Strided::choose(&scatter, isa, weights) {
+            return Self::with_sum(shape, isa, Sum::with_engines(vec![(0, Engine::Strided(Box::new(strided)))]));
+        }
         if let Some(columns) = Columns::choose(scatter, isa, weights, algorithms) {
             return Self::with_sum(shape, isa, Sum::with_engines(vec![(0, Engine::Columns(Box::new(columns)))]));
         }

@@ -230,6 +230,9 @@ unsafe fn run_pass<S: Simd>(s: S, pixels: &Pixels, offsets: &[usize], sums: *mut
     }
 }
 
+/// Pixels between which the places of a pass's products are not looked up again: there are more of them than registers for addresses.
+const UNROLL: usize = 4;
+
 /// Adds `x[pixel + offset] * dy[pixel]` over all pixels to each of `T` sums.
 ///
 /// # Safety
@@ -237,6 +240,7 @@ unsafe fn run_pass<S: Simd>(s: S, pixels: &Pixels, offsets: &[usize], sums: *mut
 #[inline(always)]
 unsafe fn sum<S: Simd, const T: usize>(s: S, pixels: &Pixels, offsets: &[usize], sums: *mut f32) {
     let offsets: [usize; T] = std::array::from_fn(|t| offsets[t]);
+    let whole = pixels.columns / UNROLL * UNROLL;
     // SAFETY: by contract.
     unsafe {
         let mut acc: [S::V; T] = std::array::from_fn(|t| s.load(sums.add(t * S::LANES)));
@@ -244,16 +248,47 @@ unsafe fn sum<S: Simd, const T: usize>(s: S, pixels: &Pixels, offsets: &[usize],
             let x = pixels.x.add(row * pixels.x_pitch);
             let at: [*const f32; T] = std::array::from_fn(|t| x.add(offsets[t]));
             let dy = pixels.dy.add(row * pixels.dy_pitch[0]);
-            for c in 0..pixels.columns {
-                let dy = dy.add(c * pixels.dy_pitch[1]);
-                let output = if pixels.n == S::LANES { s.load(dy) } else { s.load_partial(dy, pixels.n) };
-                for t in 0..T {
-                    acc[t] = s.mul_add(s.load(at[t].add(c * S::LANES)), output, acc[t]);
-                }
+            for c in (0..whole).step_by(UNROLL) {
+                add_pixels::<S, T, UNROLL>(s, &mut acc, &at, dy, (c, pixels));
+            }
+            for c in whole..pixels.columns {
+                add_pixels::<S, T, 1>(s, &mut acc, &at, dy, (c, pixels));
             }
         }
         for (t, &sum) in acc.iter().enumerate() {
             s.store(sums.add(t * S::LANES), sum);
+        }
+    }
+}
+
+/// Pixels that are asked for before they are read: a pixel's channels are far from the next one's.
+const AHEAD: usize = 16;
+
+/// Adds the products of `P` pixels from `column` on, one after the other, to each sum.
+///
+/// # Safety
+/// As [`sum`].
+#[inline(always)]
+unsafe fn add_pixels<S: Simd, const T: usize, const P: usize>(
+    s: S,
+    acc: &mut [S::V; T],
+    at: &[*const f32; T],
+    dy: *const f32,
+    (column, pixels): (usize, &Pixels),
+) {
+    let mut outputs = [s.zero(); P];
+    // SAFETY: by contract; to ask for a line reads nothing.
+    unsafe {
+        for (p, output) in outputs.iter_mut().enumerate() {
+            let dy = dy.add((column + p) * pixels.dy_pitch[1]);
+            s.prefetch(dy.wrapping_add(AHEAD * pixels.dy_pitch[1]));
+            *output = if pixels.n == S::LANES { s.load(dy) } else { s.load_partial(dy, pixels.n) };
+        }
+        for t in 0..T {
+            let x = at[t].add(column * S::LANES);
+            for (p, &output) in outputs.iter().enumerate() {
+                acc[t] = s.mul_add(s.load(x.add(p * S::LANES)), output, acc[t]);
+            }
         }
     }
 }

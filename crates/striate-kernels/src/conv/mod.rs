@@ -18,6 +18,7 @@ mod parts;
 mod shape;
 mod spread;
 mod stats;
+mod strided;
 mod sum;
 mod taps;
 mod weight_grad;

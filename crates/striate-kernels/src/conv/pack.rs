@@ -25,7 +25,7 @@ pub(super) struct FilterLayout {
 }
 
 /// Summed channels that one task packs.
-const CHUNK: usize = 64;
+const CHUNK: usize = 16;
 /// Most lanes of a vector.
 const LANES: usize = 16;
 /// Columns of a filter from which on transposing them is faster than gathering each.

@@ -34,7 +34,7 @@ fn choose(mut problem: Problem, isa: Isa, algorithms: Algorithms) -> Vec<Problem
     let cost = |part: &Problem| {
         (start(&problem) + (part.out[0] * part.out[1]).next_multiple_of(tile)) * part.taps[0].len() * part.taps[1].len()
     };
-    if Taps::is_worth(&problem, isa) && taps::cost(&problem, isa) < parts.iter().map(cost).sum() {
+    if Taps::is_worth(&problem) && taps::cost(&problem) < parts.iter().map(cost).sum() {
         return vec![problem];
     }
     parts

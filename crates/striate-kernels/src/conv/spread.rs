@@ -5,6 +5,9 @@ use crate::simd::{Isa, Simd};
 /// Most lanes of any vector.
 pub(super) const LANES: usize = 16;
 
+/// Pixels that are asked for before they are copied.
+const AHEAD: usize = 16;
+
 /// Lane `l` of plane `j` takes source channel `((c + l) / m * k) + j`: the `j`-th of its own group, where `m` and `k` are the
 /// group's output and source channels.
 pub(super) struct Spread {
@@ -42,6 +45,8 @@ impl Spread {
             match (self.same, self.window) {
                 (true, n) if n == S::LANES => {
                     for p in 0..count {
+                        // A pixel's channels are far from the next one's.
+                        s.prefetch(src.wrapping_add((p + AHEAD) * pitch));
                         s.store(out.add(p * S::LANES), s.load(src.add(p * pitch)));
                     }
                 }

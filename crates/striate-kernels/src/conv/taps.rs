@@ -19,7 +19,7 @@ const BAND_BYTES: usize = 128 << 10;
 /// Pieces of work that an image should have, so that threads can share it.
 const MIN_ITEMS: usize = 4;
 /// Pixels of one tap that take as long as its start.
-const START: usize = 8;
+const START: usize = 2;
 /// Summed channels that take as long as reading and writing a sum once more.
 const UPDATE: usize = 8;
 /// What has to be saved of the direct kernel's products, in percent.
@@ -50,22 +50,19 @@ fn outputs_seeing(p: &Problem, axis: usize, offset: isize) -> Range<usize> {
     first.min(end)..end
 }
 
-/// Products of pixels and taps that an image takes tap by tap, tiles filled up, in units of the direct kernel's.
-pub(super) fn cost(p: &Problem, isa: Isa) -> usize {
-    let sum = p.k_c * p.taps[0].len() * p.taps[1].len();
-    let tile = max_pixels(isa, choose_nv(isa, p.m_c, sum, usize::MAX));
-    let lens = [0, 1].map(|axis| p.taps[axis].iter().map(move |tap| outputs_seeing(p, axis, tap.offset).len()));
-    let [rows, columns] = lens;
-    let columns: Vec<usize> = columns.collect();
-    let pixels: usize = rows.flat_map(|r| columns.iter().map(move |c| START + (r * c).next_multiple_of(tile))).sum();
-    pixels * (p.k_c + UPDATE) / p.k_c
+/// Products of pixels and taps that an image takes tap by tap, in units of the direct kernel's.
+pub(super) fn cost(p: &Problem) -> usize {
+    let seeing = |axis: usize| p.taps[axis].iter().map(move |tap| outputs_seeing(p, axis, tap.offset).len());
+    let pixels = seeing(0).sum::<usize>() * seeing(1).sum::<usize>();
+    let taps = p.taps[0].len() * p.taps[1].len();
+    (pixels + START * taps) * (p.k_c + UPDATE) / p.k_c
 }
 
 impl Taps {
     /// True where enough is saved.
-    pub fn is_worth(p: &Problem, isa: Isa) -> bool {
+    pub fn is_worth(p: &Problem) -> bool {
         let taps = p.taps[0].len() * p.taps[1].len();
-        taps > 1 && cost(p, isa) * 100 < p.out[0] * p.out[1] * taps * (100 - LEAST_GAIN)
+        taps > 1 && cost(p) * 100 < p.out[0] * p.out[1] * taps * (100 - LEAST_GAIN)
     }
 
     pub fn new(problem: Problem, isa: Isa) -> Self {
@@ -135,7 +132,7 @@ impl Taps {
     /// The cost of one item, in multiply-adds.
     pub fn item_cost(&self) -> usize {
         let p = &self.problem;
-        let pixels = cost(p, self.isa) * p.k_c / self.bands_per_image();
+        let pixels = cost(p) * p.k_c / self.bands_per_image();
         pixels * (self.nv * self.isa.lanes()).min(p.m_c.next_multiple_of(self.isa.lanes()))
     }
 
