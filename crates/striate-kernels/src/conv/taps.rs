@@ -6,6 +6,7 @@
 //!
 //! An output is the sum over its taps, in order, of chains over the channels.
 
+use super::bands::{Band, Bands};
 use super::choose::{choose_nv, max_pixels};
 use super::direct::{Buffers, Problem};
 use super::epilogue::Activation;
@@ -18,12 +19,14 @@ use std::ops::Range;
 const BAND_BYTES: usize = 128 << 10;
 /// Pieces of work that an image should have, so that threads can share it.
 const MIN_ITEMS: usize = 4;
+/// Pixels of a band of whole images: enough for tiles, where few of them see the source through a tap.
+const BAND_PIXELS: usize = 128;
 /// Pixels of one tap that take as long as its start.
-const START: usize = 2;
+const START: usize = 1;
 /// Summed channels that take as long as reading and writing a sum once more.
-const UPDATE: usize = 8;
+const UPDATE: usize = 6;
 /// What has to be saved of the direct kernel's products, in percent.
-const LEAST_GAIN: usize = 15;
+const LEAST_GAIN: usize = 7;
 
 /// A planned sum; the counterpart of `Direct`.
 #[derive(Clone, Debug)]
@@ -31,14 +34,14 @@ pub(super) struct Taps {
     problem: Problem,
     isa: Isa,
     nv: usize,
-    band_rows: usize,
-    /// For each tap of a filter row: the output columns that see the source through it, and where the offsets of these pixels begin, a band of
-    /// rows of them.
+    bands: Bands,
+    /// For each tap of a filter row: the output columns that see the source through it, and where the offsets of these pixels begin:
+    /// row after row of a band, of all its images.
     columns: Vec<(Range<usize>, usize)>,
     /// Offsets of the pixels of all filter columns in the source, from the first of them, and in the sums.
     x_off: Vec<usize>,
     sum_off: Vec<usize>,
-    /// Offsets of a band's outputs, row after row.
+    /// Offsets of a band's outputs, in the same order.
     y_off: Vec<usize>,
 }
 
@@ -58,6 +61,13 @@ pub(super) fn cost(p: &Problem) -> usize {
     (pixels + START * taps) * (p.k_c + UPDATE) / p.k_c
 }
 
+/// Images of a band, at most as many as fit: bands of equal length.
+fn choose_images(p: &Problem, fit: usize, blocks: usize) -> usize {
+    let shared = p.n * p.groups * blocks / (2 * MIN_ITEMS);
+    let most = fit.min(BAND_PIXELS / (p.out[0] * p.out[1])).min(shared).max(1);
+    (1..=most).rev().find(|&images| p.n.is_multiple_of(images)).unwrap_or(1)
+}
+
 impl Taps {
     /// True where enough is saved.
     pub fn is_worth(p: &Problem) -> bool {
@@ -72,20 +82,28 @@ impl Taps {
         let width = nv * isa.lanes();
         let rows = p.out[0];
         let shared = MIN_ITEMS.div_ceil(p.groups * p.m_c.div_ceil(width));
-        let band = (BAND_BYTES / (4 * width * p.out[1])).min(rows.div_ceil(shared)).clamp(1, rows);
+        let fits = BAND_BYTES / (4 * width * p.out[1]);
+        let band = fits.min(rows.div_ceil(shared)).clamp(1, rows);
         let band_rows = rows.div_ceil(rows.div_ceil(band));
+        let band_images = if band_rows == rows { choose_images(p, fits / rows, p.m_c.div_ceil(width)) } else { 1 };
         let (mut columns, mut x_off, mut sum_off) = (Vec::new(), Vec::new(), Vec::new());
         for tap in &p.taps[1] {
             let seeing = outputs_seeing(p, 1, tap.offset);
             columns.push((seeing.clone(), x_off.len()));
-            for (r, c) in (0..band_rows).flat_map(|r| seeing.clone().map(move |c| (r, c))) {
-                x_off.push(r * p.step[0] * p.src_row + (c - seeing.start) * p.step[1] * p.src_pitch);
-                sum_off.push((r * p.out[1] + c) * width);
+            for (r, image) in (0..band_rows).flat_map(|r| (0..band_images).map(move |image| (r, image))) {
+                let x = r * p.step[0] * p.src_row + image * p.src_image;
+                x_off.extend((0..seeing.len()).map(|c| x + c * p.step[1] * p.src_pitch));
+                sum_off.extend(seeing.clone().map(|c| ((r * band_images + image) * p.out[1] + c) * width));
             }
         }
         let [row_pitch, pitch] = p.dst_pitches();
-        let y_off = (0..band_rows).flat_map(|r| (0..p.out[1]).map(move |c| r * row_pitch + c * pitch)).collect();
-        Taps { isa, nv, band_rows, columns, x_off, sum_off, y_off, problem }
+        let mut y_off = Vec::with_capacity(band_rows * band_images * p.out[1]);
+        for (r, image) in (0..band_rows).flat_map(|r| (0..band_images).map(move |image| (r, image))) {
+            let y = r * row_pitch + image * p.dst[0] * p.dst[1] * p.dst_pitch;
+            y_off.extend((0..p.out[1]).map(|c| y + c * pitch));
+        }
+        let bands = Bands { images: p.n, out: p.out, band_rows, band_images };
+        Taps { isa, nv, bands, columns, x_off, sum_off, y_off, problem }
     }
 
     /// Pixels and output channels of the largest tile.
@@ -115,32 +133,22 @@ impl Taps {
         self.y_off.len() * self.nv * self.isa.lanes()
     }
 
-    fn bands_per_image(&self) -> usize {
-        self.problem.out[0].div_ceil(self.band_rows)
-    }
-
-    fn band(&self, index: usize) -> (usize, Range<usize>) {
-        let row = index % self.bands_per_image() * self.band_rows;
-        (index / self.bands_per_image(), row..(row + self.band_rows).min(self.problem.out[0]))
-    }
-
     /// Number of independent pieces of work: groups and blocks of output channels, and bands, in this order, so that filters stay in the cache.
     pub fn items(&self) -> usize {
-        self.problem.groups * self.blocks() * self.problem.n * self.bands_per_image()
+        self.problem.groups * self.blocks() * self.bands.count()
     }
 
     /// The cost of one item, in multiply-adds.
     pub fn item_cost(&self) -> usize {
         let p = &self.problem;
-        let pixels = cost(p) * p.k_c / self.bands_per_image();
+        let pixels = cost(p) * p.k_c * self.y_off.len() / (p.out[0] * p.out[1]);
         pixels * (self.nv * self.isa.lanes()).min(p.m_c.next_multiple_of(self.isa.lanes()))
     }
 
     /// Pixels of each block of the statistics, in order; the shape alone decides.
     pub fn stat_blocks(&self) -> Vec<usize> {
-        let pixels = |band| self.band(band).1.len() * self.problem.out[1];
-        let bands = self.problem.n * self.bands_per_image();
-        (0..bands).flat_map(|b| stats::split_to(pixels(b), self.stat_blocks_per_band())).collect()
+        let pixels = |band| self.bands.pixels(&self.bands.get(band));
+        (0..self.bands.count()).flat_map(|b| stats::split_to(pixels(b), self.stat_blocks_per_band())).collect()
     }
 
     fn stat_blocks_per_band(&self) -> usize {
@@ -172,7 +180,7 @@ impl Kernel for Items<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let plan = self.plan;
-        let bands = plan.problem.n * plan.bands_per_image();
+        let bands = plan.bands.count();
         for item in self.range {
             let (unit, band) = (item / bands, item % bands);
             let place = Place::new(plan, [unit / plan.blocks(), unit % plan.blocks()], band);
@@ -190,8 +198,7 @@ struct Place {
     nv: usize,
     lanes: usize,
     band: usize,
-    image: usize,
-    rows: Range<usize>,
+    bounds: Band,
 }
 
 impl Place {
@@ -199,8 +206,8 @@ impl Place {
         let lanes = plan.isa.lanes();
         let channel = block * plan.nv * lanes;
         let nv = plan.nv.min(plan.vectors() - block * plan.nv);
-        let (image, rows) = plan.band(band);
-        Place { group, channel, nv, lanes: (plan.problem.m_c - channel).min(nv * lanes), band, image, rows }
+        let bounds = plan.bands.get(band);
+        Place { group, channel, nv, lanes: (plan.problem.m_c - channel).min(nv * lanes), band, bounds }
     }
 }
 
@@ -210,18 +217,19 @@ fn multiply<S: Simd>(s: S, plan: &Taps, b: &Buffers, sums: &mut [f32], place: &P
     let p = &plan.problem;
     let pitch = plan.nv * S::LANES;
     let width = place.nv * S::LANES;
-    sums[..place.rows.len() * p.out[1] * pitch].fill(0.0);
+    let (images, band_rows) = (&place.bounds.images, &place.bounds.rows);
+    sums[..plan.bands.pixels(&place.bounds) * pitch].fill(0.0);
     let group_len = plan.vectors() * S::LANES * p.taps[0].len() * p.taps[1].len() * p.k_c;
     let filters = &b.packed[place.group * group_len + place.channel * (group_len / (plan.vectors() * S::LANES))..];
     for (t, tap) in p.taps[0].iter().enumerate() {
         let seeing = outputs_seeing(p, 0, tap.offset);
-        let rows = seeing.start.max(place.rows.start)..seeing.end.min(place.rows.end);
+        let rows = seeing.start.max(band_rows.start)..seeing.end.min(band_rows.end);
         if rows.is_empty() {
             continue;
         }
         let source = (rows.start * p.step[0]) as isize + tap.offset;
-        let x = place.image * p.src_image + source as usize * p.src_row + place.group * p.k_c;
-        let y = (rows.start - place.rows.start) * p.out[1] * pitch;
+        let x = images.start * p.src_image + source as usize * p.src_row + place.group * p.k_c;
+        let y = (rows.start - band_rows.start) * images.len() * p.out[1] * pitch;
         for (c, ((columns, first), tap)) in plan.columns.iter().zip(&p.taps[1]).enumerate() {
             let source = (columns.start * p.step[1]) as isize + tap.offset;
             let sums = sums[y..].as_mut_ptr();
@@ -239,7 +247,7 @@ fn multiply<S: Simd>(s: S, plan: &Taps, b: &Buffers, sums: &mut [f32], place: &P
                 residual: sums,
                 activation: Activation::None,
             };
-            run_pixels(s, plan.isa, (rows.len() * columns.len(), place.nv), block);
+            run_pixels(s, plan.isa, (rows.len() * images.len() * columns.len(), place.nv), block);
         }
     }
 }
@@ -250,8 +258,8 @@ fn write<S: Simd>(s: S, plan: &Taps, b: &Buffers, sums: &[f32], place: &Place) {
     let p = &plan.problem;
     let pitch = plan.nv * S::LANES;
     let channel = place.group * p.m_c + place.channel;
-    let dst = p.dst_pixel(place.image, [place.rows.start, 0]) + channel;
-    let offsets = &plan.y_off[..place.rows.len() * p.out[1]];
+    let dst = p.dst_pixel(place.bounds.images.start, [place.bounds.rows.start, 0]) + channel;
+    let offsets = &plan.y_off[..plan.bands.pixels(&place.bounds)];
     assert!(sums.len() >= offsets.len() * pitch);
     for (pixel, &offset) in offsets.iter().enumerate() {
         for lane in (0..place.lanes).step_by(S::LANES) {
