@@ -1,9 +1,11 @@
 //! The gradient of the filters of depthwise and small-group convolutions, an output channel in each lane.
 
+use super::direct::Problem;
 use super::engine::Weights;
 use super::forward::forward_problem;
 use super::lanes::Lanes;
 use super::shape::Conv2dShape;
+use super::spread::{LANES, permute};
 use crate::mem::DisjointMut;
 use crate::simd::{Isa, Kernel, Simd};
 use crate::threads::{Team, part};
@@ -35,6 +37,33 @@ pub(super) struct LanesWeightGrad {
     /// Parts that a row of more than [`CHUNK_PIXELS`] is cut into.
     row_parts: usize,
     chunks: usize,
+    /// Filters of one element: x is read where it lies.
+    points: Option<Points>,
+}
+
+/// The pixels of x that outputs see through the only tap: floats from one image, row and pixel to the next.
+#[derive(Clone, Copy, Debug)]
+struct Points {
+    pitches: [usize; 3],
+    /// Outputs of a group, which has one input.
+    outputs: usize,
+    /// Where each lane finds its input in a vector of them.
+    indices: [u32; LANES],
+}
+
+impl Points {
+    /// For groups of one input and filters of one element, all of whose outputs see the source.
+    fn new(p: &Problem, isa: Isa) -> Option<Self> {
+        let inside = |axis: usize| {
+            matches!(p.taps[axis][..], [tap] if tap.offset == 0) && (p.out[axis] - 1) * p.step[axis] < p.src[axis]
+        };
+        let suits = p.k_c == 1 && isa.lanes().is_multiple_of(p.m_c) && inside(0) && inside(1);
+        suits.then(|| Points {
+            pitches: [p.src_image, p.step[0] * p.src_row, p.step[1] * p.src_pitch],
+            outputs: p.m_c,
+            indices: std::array::from_fn(|lane| (lane / p.m_c) as u32),
+        })
+    }
 }
 
 impl LanesWeightGrad {
@@ -45,13 +74,13 @@ impl LanesWeightGrad {
         if !Lanes::suits(&problem, isa) {
             return None;
         }
-        let src_start = problem.src_start;
+        let (src_start, points) = (problem.src_start, Points::new(&problem, isa));
         let lanes = Lanes::new(problem, isa, Weights::forward(shape));
         let (rows, columns) = (shape.n * shape.oh(), shape.ow());
         let row_parts = columns.div_ceil(CHUNK_PIXELS);
         let shared = MIN_ITEMS.div_ceil(lanes.vectors()).min(rows);
         let chunks = if row_parts > 1 { rows * row_parts } else { rows.div_ceil(CHUNK_PIXELS / columns).max(shared) };
-        Some(LanesWeightGrad { shape: *shape, lanes, src_start, row_parts, chunks })
+        Some(LanesWeightGrad { shape: *shape, lanes, src_start, row_parts, chunks, points })
     }
 
     pub fn kernel_name(&self) -> String {
@@ -98,10 +127,17 @@ impl LanesWeightGrad {
             // SAFETY: each thread has its own band, each item its own sums.
             unsafe {
                 let band = bands.slice_mut(index * self.band_len()..(index + 1) * self.band_len());
-                for item in part(self.chunks * vectors, index, count) {
-                    let sums = sums.slice_mut(item * vector_floats..(item + 1) * vector_floats);
-                    let (chunk, vector) = (item / vectors, item % vectors);
-                    self.lanes.isa().dispatch(Item { grad: self, x, dy, chunk, vector, sums, band: &mut *band });
+                let block = if self.points.is_some() { POINT_VECTORS } else { 1 };
+                let blocks = vectors.div_ceil(block);
+                for item in part(self.chunks * blocks, index, count) {
+                    let (chunk, first) = (item / blocks, item % blocks * block);
+                    let range = chunk * vectors + first..chunk * vectors + vectors.min(first + block);
+                    let sums = sums.slice_mut(range.start * vector_floats..range.end * vector_floats);
+                    let item = Item { grad: self, x, dy, chunk, vector: first, sums, band: &mut *band };
+                    match &self.points {
+                        Some(points) => self.lanes.isa().dispatch(PointItem { item, points }),
+                        None => self.lanes.isa().dispatch(item),
+                    }
                 }
             }
         });
@@ -190,6 +226,75 @@ impl Kernel for Item<'_> {
                 }
             }
             row += count;
+        }
+    }
+}
+
+/// Vectors of channels that lie beside each other and are summed together, where there is one product each.
+const POINT_VECTORS: usize = 8;
+
+/// [`POINT_VECTORS`] vectors of channels, or as many as `sums` holds, over one chunk of pixels.
+struct PointItem<'a> {
+    item: Item<'a>,
+    points: &'a Points,
+}
+
+impl Kernel for PointItem<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(mut self, s: S) {
+        let vectors = self.item.sums.len() / S::LANES;
+        let channels = self.item.grad.shape.oc - self.item.vector * S::LANES;
+        let whole = vectors == POINT_VECTORS && channels >= vectors * S::LANES;
+        if whole {
+            return match self.points.outputs {
+                1 => self.sum::<S, POINT_VECTORS, false>(s, 0),
+                _ => self.sum::<S, POINT_VECTORS, true>(s, 0),
+            };
+        }
+        for vector in 0..vectors {
+            match self.points.outputs {
+                1 => self.sum::<S, 1, false>(s, vector),
+                _ => self.sum::<S, 1, true>(s, vector),
+            }
+        }
+    }
+}
+
+impl PointItem<'_> {
+    /// `V` vectors from the item's vector `first` on. With `SPREAD` several outputs have the same input.
+    #[inline(always)]
+    fn sum<S: Simd, const V: usize, const SPREAD: bool>(&mut self, s: S, first: usize) {
+        let (grad, x, dy) = (self.item.grad, self.item.x, self.item.dy);
+        let (chunk, vector) = (self.item.chunk, self.item.vector);
+        let (shape, points) = (&grad.shape, self.points);
+        let (rows, columns) = grad.chunk(chunk);
+        let channel = (vector + first) * S::LANES;
+        let n = (shape.oc - channel).min(S::LANES);
+        let inputs = if SPREAD { n.div_ceil(points.outputs) } else { n };
+        let mut acc = [s.zero(); V];
+        for row in rows {
+            let (image, r) = (row / shape.oh(), row % shape.oh());
+            let x = &x[image * points.pitches[0] + r * points.pitches[1] + channel / points.outputs..];
+            let dy = &dy[row * shape.ow() * shape.oc + channel..];
+            for c in columns.clone() {
+                for (v, sum) in acc.iter_mut().enumerate() {
+                    let from = x.as_ptr().wrapping_add(c * points.pitches[2] + v * S::LANES / points.outputs);
+                    let output = dy.as_ptr().wrapping_add(c * shape.oc + v * S::LANES);
+                    // SAFETY: the pixel is inside x and dy, and has these channels.
+                    unsafe {
+                        let output = if n == S::LANES { s.load(output) } else { s.load_partial(output, n) };
+                        let input = if inputs == S::LANES { s.load(from) } else { s.load_partial(from, inputs) };
+                        let input = if SPREAD { permute(s, input, &points.indices) } else { input };
+                        *sum = s.mul_add(input, output, *sum);
+                    }
+                }
+            }
+        }
+        let sums = &mut self.item.sums[first * S::LANES..(first + V) * S::LANES];
+        for (sums, &sum) in sums.chunks_exact_mut(S::LANES).zip(&acc) {
+            // SAFETY: a vector of the sums.
+            unsafe { s.store(sums.as_mut_ptr(), sum) };
         }
     }
 }

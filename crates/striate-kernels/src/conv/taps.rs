@@ -231,6 +231,9 @@ fn multiply<S: Simd>(s: S, plan: &Taps, b: &Buffers, sums: &mut [f32], place: &P
         let x = images.start * p.src_image + source as usize * p.src_row + place.group * p.k_c;
         let y = (rows.start - band_rows.start) * images.len() * p.out[1] * pitch;
         for (c, ((columns, first), tap)) in plan.columns.iter().zip(&p.taps[1]).enumerate() {
+            if columns.is_empty() {
+                continue;
+            }
             let source = (columns.start * p.step[1]) as isize + tap.offset;
             let sums = sums[y..].as_mut_ptr();
             let block = Block {
