@@ -183,7 +183,7 @@ impl Depthwise {
 }
 
 /// Cycles more that a vector of outputs takes a tap in a tile at the end of a row, where each input is looked at first, than in another tile;
-/// and those of copying a vector of inputs with the padding around it. Twice each.
+/// and those of copying a vector of inputs of one plane with the padding around it. Twice each.
 const EDGE: usize = 4;
 const COPY: usize = 6;
 
@@ -201,7 +201,7 @@ fn better_packed(p: &Problem, isa: Isa) -> bool {
     };
     let ends = (0..columns).step_by(pixels).filter(|&column| !inside(column)).count() * pixels;
     let extent = |axis: usize| Axis::new(&p.taps[axis], step[axis], true).extent(p.out[axis]);
-    EDGE * ends * rows * p.taps[0].len() * p.taps[1].len() > COPY * extent(0) * extent(1)
+    EDGE * ends * rows * p.taps[0].len() * p.taps[1].len() > COPY * p.k_c * extent(0) * extent(1)
 }
 
 /// The size of tile that leaves least of the last one empty, the larger of equal ones. Tiles of few pixels are for rows that have no more, and
