@@ -178,8 +178,8 @@ impl Columns {
         let vectors = p.m_c.div_ceil(lanes);
         // Vector multiply-adds a source pixel.
         let columns = p.k_c * (taps * p.m_c).div_ceil(lanes) + ADD * taps * vectors;
-        let dense_3x3 = taps == 9 && scatter.stride == [1, 1] && scatter.reach(0) == 3 && scatter.reach(1) == 3;
-        let direct = match dense_3x3 && algorithms != Algorithms::Exact {
+        let filters_3x3 = scatter.tap_counts() == [3, 3] && !scatter.steps();
+        let direct = match filters_3x3 && algorithms != Algorithms::Exact {
             true => p.k_c * (WINOGRAD[0] * vectors + WINOGRAD[1]) / 16,
             false => p.k_c * vectors * taps,
         };

@@ -171,11 +171,13 @@ impl<'a> Gather<'a> {
         let stride = self.layout.m_stride;
         if columns.len() < FEW {
             for &(column, to) in columns {
+                // One check for all: the loads below have none.
                 let from = &source[column..column + (S::LANES - 1) * stride + 1];
-                for (i, value) in self.row::<S>(lane, to).iter_mut().enumerate() {
-                    // SAFETY: i * stride is at most the last index of `from`.
-                    *value = unsafe { *from.get_unchecked(i * stride) };
-                }
+                let values: [f32; LANES] = std::array::from_fn(|i| {
+                    // SAFETY: the index is at most the last of `from`.
+                    unsafe { *from.get_unchecked(i.min(S::LANES - 1) * stride) }
+                });
+                self.row::<S>(lane, to).copy_from_slice(&values[..S::LANES]);
             }
             return;
         }
