@@ -7,7 +7,7 @@
 //! tap. Rows outside the source are left out, columns outside count as zeros, and each output is one chain of multiply-adds over the taps in
 //! order: its bits do not depend on the tile.
 
-use super::direct::{Buffers, Problem};
+use super::direct::{Axis, Buffers, Problem};
 use super::engine::Weights;
 use super::spread::{LANES, permute, permute_two};
 use super::stats;
@@ -45,14 +45,14 @@ impl Depthwise {
         let ascending = p.taps.iter().all(|taps| taps.windows(2).all(|pair| pair[1].offset > pair[0].offset));
         let work = p.n * p.out[0] * p.out[1] * p.taps[0].len() * p.taps[1].len() > 0;
         let lanes = p.k_c <= 2 * p.m_c && p.m_c * 2 <= isa.lanes() && isa.lanes().is_multiple_of(p.m_c);
-        p.groups > 1 && lanes && ascending && work
+        p.groups > 1 && lanes && ascending && work && !better_packed(p, isa)
     }
 
     /// Columns of the filter and steps for which there is a tile of their own, or zeros: neighbours alone share inputs.
-    fn shared_columns(&self) -> (usize, usize) {
-        let (taps, step) = (&self.problem.taps[1], self.problem.step[1]);
+    fn shared_columns(p: &Problem) -> (usize, usize) {
+        let (taps, step) = (&p.taps[1], p.step[1]);
         let neighbours = taps.windows(2).all(|pair| pair[1].offset == pair[0].offset + 1);
-        let (inputs, outputs) = (self.problem.k_c, self.problem.m_c);
+        let (inputs, outputs) = (p.k_c, p.m_c);
         let sizes =
             inputs <= outputs && taps.len() == 3 || (outputs == 1 && inputs == 1 && matches!(taps.len(), 5 | 7));
         if neighbours && sizes && matches!(step, 1 | 2) { (taps.len(), step) } else { (0, 0) }
@@ -72,7 +72,7 @@ impl Depthwise {
         let place = |lane: usize, input: usize| (lane / p.m_c * p.k_c + input) as u32 % (2 * isa.lanes()) as u32;
         let indices = (0..p.k_c).map(|input| std::array::from_fn(|lane| place(lane, input))).collect();
         let mut plan = Depthwise { isa, weights, pixels: 0, chunk, band_rows, y_off, indices, problem };
-        plan.pixels = choose_pixels(isa, columns, plan.shared_columns().0 == 0);
+        plan.pixels = choose_pixels(isa, columns, Self::shared_columns(&plan.problem).0 == 0);
         plan
     }
 
@@ -182,6 +182,28 @@ impl Depthwise {
     }
 }
 
+/// Cycles more that a vector of outputs takes a tap in a tile at the end of a row, where each input is looked at first, than in another tile;
+/// and those of copying a vector of inputs of one plane with the padding around it. Twice each.
+const EDGE: usize = 4;
+const COPY: usize = 6;
+
+/// True where taps are walked, and so many outputs lie in tiles at the ends of rows that planes with their padding cost less.
+fn better_packed(p: &Problem, isa: Isa) -> bool {
+    let ([rows, columns], step) = (p.out, p.step);
+    if Depthwise::shared_columns(p).0 > 0 {
+        return false;
+    }
+    let pixels = choose_pixels(isa, columns, true);
+    let [first, last] = [p.taps[1].first(), p.taps[1].last()].map(|tap| tap.map_or(0, |tap| tap.offset));
+    let inside = |column: usize| {
+        let end = ((column + pixels - 1) * step[1]) as isize + last;
+        (column * step[1]) as isize + first >= 0 && end < p.src[1] as isize && column + pixels <= columns
+    };
+    let ends = (0..columns).step_by(pixels).filter(|&column| !inside(column)).count() * pixels;
+    let extent = |axis: usize| Axis::new(&p.taps[axis], step[axis], true).extent(p.out[axis]);
+    EDGE * ends * rows * p.taps[0].len() * p.taps[1].len() > COPY * p.k_c * extent(0) * extent(1)
+}
+
 /// The size of tile that leaves least of the last one empty, the larger of equal ones. Tiles of few pixels are for rows that have no more, and
 /// walk their taps.
 fn choose_pixels(isa: Isa, columns: usize, walks: bool) -> usize {
@@ -205,7 +227,7 @@ impl Kernel for Items<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let plan = self.plan;
-        let (columns, step) = plan.shared_columns();
+        let (columns, step) = Depthwise::shared_columns(&plan.problem);
         macro_rules! tiles {
             ($($windows:literal $columns:literal $step:literal;)*) => {
                 match (plan.windows(), columns, step, plan.pixels) {

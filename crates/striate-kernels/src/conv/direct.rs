@@ -95,6 +95,8 @@ impl Problem {
         if centred && dense && self.src == self.out && self.out == self.dst && self.step == [1, 1] {
             let rows = [self.n * self.out[0] * self.out[1], 1];
             (self.n, self.src, self.out, self.dst) = (1, rows, rows, rows);
+            // An axis of one output may have had any step.
+            self.dst_step = [1, 1];
             (self.src_row, self.src_image) = (self.src_pitch, rows[0] * self.src_pitch);
         }
     }

@@ -1,10 +1,13 @@
 //! The kernels that compute a sliding-window sum, behind one face: which one, is decided by the layer's geometry alone.
 
+use super::columns::Columns;
 use super::depthwise::Depthwise;
 use super::direct::{Buffers, Direct, Problem};
 use super::lanes::Lanes;
 use super::pack::FilterLayout;
 use super::shape::Conv2dShape;
+use super::strided::Strided;
+use super::taps::Taps;
 use super::winograd::Winograd;
 use crate::mem::DisjointMut;
 use crate::simd::Isa;
@@ -41,6 +44,12 @@ impl Weights {
 pub(super) enum Engine {
     /// Pixels by vectors of output channels: implicit GEMM.
     Direct(Box<(Direct, FilterLayout)>),
+    /// The same tap by tap, each for the outputs that see the source through it.
+    Taps(Box<(Taps, FilterLayout)>),
+    /// A tap and an output channel in each lane: few output channels. A plan of its own, for all steps at once.
+    Columns(Box<Columns>),
+    /// Pixel by pixel: the input gradient of depthwise convolutions that step, for all steps at once.
+    Strided(Box<Strided>),
     /// Lane by lane, read where the source lies: depthwise.
     Depthwise(Box<Depthwise>),
     /// Lane by lane, from packed planes: small groups, and other depthwise ones.
@@ -68,6 +77,12 @@ macro_rules! each {
                 let $e = &pair.0;
                 $call
             }
+            Engine::Taps(pair) => {
+                let $e = &pair.0;
+                $call
+            }
+            Engine::Columns($e) => $call,
+            Engine::Strided($e) => $call,
             Engine::Depthwise($e) => $call,
             Engine::Lanes($e) => $call,
             Engine::Winograd($e) => $call,
@@ -87,20 +102,29 @@ impl Engine {
             return Engine::Winograd(Box::new(winograd));
         }
         let (channels, groups) = ([problem.m_c, problem.k_c], problem.groups);
-        let direct = Direct::new(problem, isa);
-        let filters = FilterLayout {
+        let filters = |layout| FilterLayout {
             group_stride: w.group_stride,
             m_stride: w.m_stride,
             k_stride: w.k_stride,
-            ..FilterLayout::new(&direct, isa, w.kw, channels, groups)
+            ..layout
         };
-        Engine::Direct(Box::new((direct, filters)))
+        if Taps::is_worth(&problem) {
+            let taps = Taps::new(problem, isa);
+            let layout = FilterLayout::of_taps(taps.used_taps(w.kw), isa, taps.nv(), channels, groups);
+            return Engine::Taps(Box::new((taps, filters(layout))));
+        }
+        let direct = Direct::new(problem, isa);
+        let layout = FilterLayout::new(&direct, isa, w.kw, channels, groups);
+        Engine::Direct(Box::new((direct, filters(layout))))
     }
 
     /// The middle of the kernel's name: what kind, for which pass, and the tile as pixels x output channels.
     pub fn name(&self, pass: &str) -> String {
         let (kind, (pixels, channels)) = match self {
             Engine::Direct(pair) => ("conv2d", pair.0.tile()),
+            Engine::Taps(pair) => ("conv2d_taps", pair.0.tile()),
+            Engine::Columns(columns) => ("conv2d_columns", columns.tile()),
+            Engine::Strided(strided) => ("conv2d_depthwise", strided.tile()),
             Engine::Depthwise(depthwise) if depthwise.is_depthwise() => ("conv2d_depthwise", depthwise.tile()),
             Engine::Depthwise(depthwise) => ("conv2d_grouped", depthwise.tile()),
             Engine::Lanes(lanes) if lanes.is_depthwise() => ("conv2d_depthwise", lanes.tile()),
@@ -115,6 +139,9 @@ impl Engine {
     pub fn packing(&self) -> String {
         let (kind, channels, taps) = match self {
             Engine::Direct(pair) => ("direct", pair.0.tile().1, pair.1.taps.clone()),
+            Engine::Taps(pair) => ("direct", pair.0.tile().1, pair.1.taps.clone()),
+            Engine::Columns(columns) => ("columns", columns.tile().1, columns.used_taps()),
+            Engine::Strided(strided) => ("strided", strided.tile().1, strided.used_taps()),
             Engine::Depthwise(depthwise) => ("depthwise", depthwise.tile().1, depthwise.used_taps()),
             Engine::Lanes(lanes) => ("lanes", lanes.tile().1, lanes.products().1.to_vec()),
             Engine::Winograd(winograd) if winograd.edge() == 2 => {
@@ -129,6 +156,9 @@ impl Engine {
     pub fn packed_len(&self) -> usize {
         match self {
             Engine::Direct(pair) => pair.1.packed_len(),
+            Engine::Taps(pair) => pair.1.packed_len(),
+            Engine::Columns(columns) => columns.packed_len(),
+            Engine::Strided(strided) => strided.packed_len(),
             Engine::Depthwise(depthwise) => depthwise.packed_len(),
             Engine::Lanes(lanes) => lanes.packed_len(),
             Engine::Winograd(winograd) => winograd.packed_len(),
@@ -139,6 +169,9 @@ impl Engine {
     pub fn pack_tasks(&self) -> usize {
         match self {
             Engine::Direct(pair) => pair.1.tasks(),
+            Engine::Taps(pair) => pair.1.tasks(),
+            Engine::Columns(columns) => columns.pack_tasks(),
+            Engine::Strided(strided) => strided.pack_tasks(),
             Engine::Depthwise(depthwise) => depthwise.vectors(),
             Engine::Lanes(lanes) => lanes.vectors(),
             Engine::Winograd(winograd) => winograd.pack_tasks(),
@@ -149,6 +182,9 @@ impl Engine {
     pub fn pack_task(&self, task: usize, w: &[f32], packed: DisjointMut<f32>) {
         match self {
             Engine::Direct(pair) => pair.1.pack_task(task, w, packed),
+            Engine::Taps(pair) => pair.1.pack_task(task, w, packed),
+            Engine::Columns(columns) => columns.pack_task(task, w, packed),
+            Engine::Strided(strided) => strided.pack_task(task, w, packed),
             Engine::Depthwise(depthwise) => depthwise.pack_task(task, w, packed),
             Engine::Lanes(lanes) => lanes.pack_task(task, w, packed),
             Engine::Winograd(winograd) => winograd.pack_task(task, w, packed),
@@ -159,7 +195,9 @@ impl Engine {
     pub fn band_len(&self) -> usize {
         match self {
             Engine::Direct(pair) => pair.0.band_len(),
-            Engine::Depthwise(_) => 0,
+            Engine::Taps(pair) => pair.0.band_len(),
+            Engine::Columns(columns) => columns.band_len(),
+            Engine::Depthwise(_) | Engine::Strided(_) => 0,
             Engine::Lanes(lanes) => lanes.band_len(),
             Engine::Winograd(winograd) => winograd.band_len(),
         }
@@ -190,6 +228,9 @@ impl Engine {
         unsafe {
             match self {
                 Engine::Direct(pair) => pair.0.run_items(buffers, range, scratch),
+                Engine::Taps(pair) => pair.0.run_items(buffers, range, scratch),
+                Engine::Columns(columns) => columns.run_items(buffers, range, scratch),
+                Engine::Strided(strided) => strided.run_items(buffers, range),
                 Engine::Depthwise(depthwise) => depthwise.run_items(buffers, range),
                 Engine::Lanes(lanes) => lanes.run_items(buffers, range, scratch),
                 Engine::Winograd(winograd) => winograd.run_items(buffers, range, scratch),

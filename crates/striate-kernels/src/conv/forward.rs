@@ -1,8 +1,9 @@
 //! The forward convolution.
 
 use super::check_len;
+use super::columns::{Columns, Scatter};
 use super::direct::{AxisTap, Buffers, Problem};
-use super::engine::{Algorithms, Weights};
+use super::engine::{Algorithms, Engine, Weights};
 use super::epilogue::Epilogue;
 use super::shape::Conv2dShape;
 use super::stats;
@@ -72,7 +73,13 @@ impl ForwardPlan {
         shape.check().unwrap_or_else(|e| panic!("{e}"));
         assert!(pitches[0] >= shape.ic && pitches[1] >= shape.oc, "convolution: pitches {pitches:?} of {shape:?}");
         let source = Problem { dst_pitch: pitches[1], ..forward_problem(&shape) }.with_src_pitch(pitches[0]);
-        let plan = Self::with_sum(shape, isa, Sum::new(vec![source], isa, Weights::forward(&shape), algorithms));
+        let weights = Weights::forward(&shape);
+        let columns = Scatter::forward(&source).and_then(|scatter| Columns::choose(scatter, isa, weights, algorithms));
+        let sum = match columns {
+            Some(columns) => Sum::with_engines(vec![(0, Engine::Columns(Box::new(columns)))]),
+            None => Sum::new(vec![source], isa, weights, algorithms),
+        };
+        let plan = Self::with_sum(shape, isa, sum);
         ForwardPlan { pitches, ..plan }
     }
 

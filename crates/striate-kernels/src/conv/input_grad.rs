@@ -1,10 +1,13 @@
 //! The gradient of a convolution with respect to its input.
 
 use super::check_len;
+use super::columns::{Columns, Scatter};
 use super::direct::{AxisTap, Buffers, Problem};
-use super::engine::{Algorithms, Weights};
+use super::engine::{Algorithms, Engine, Weights};
 use super::epilogue::Activation;
+use super::forward::forward_problem;
 use super::shape::Conv2dShape;
+use super::strided::Strided;
 use super::sum::Sum;
 use crate::mem::DisjointMut;
 use crate::simd::Isa;
@@ -24,6 +27,8 @@ pub struct GradEpilogue<'a> {
 ///
 /// It is the forward kernel with input and output channels exchanged. A stride of `s` makes `s` phases an axis: the input
 /// pixels with the same remainder see the same taps, so each phase is a dense convolution of its own.
+/// All phases at once are taken from the side of `dy` where there are few input channels (`columns.rs`), and pixel by pixel where it is
+/// depthwise (`strided.rs`).
 #[derive(Clone, Debug)]
 pub struct InputGradPlan {
     shape: Conv2dShape,
@@ -39,6 +44,13 @@ impl InputGradPlan {
     pub fn new(shape: Conv2dShape, isa: Isa, algorithms: Algorithms) -> Self {
         shape.check().unwrap_or_else(|e| panic!("{e}"));
         let weights = Weights::input_grad(&shape);
+        let scatter = Scatter::input_grad(&forward_problem(&shape));
+        if let Some(strided) = Strided::choose(&scatter, isa, weights) {
+            return Self::with_sum(shape, isa, Sum::with_engines(vec![(0, Engine::Strided(Box::new(strided)))]));
+        }
+        if let Some(columns) = Columns::choose(scatter, isa, weights, algorithms) {
+            return Self::with_sum(shape, isa, Sum::with_engines(vec![(0, Engine::Columns(Box::new(columns)))]));
+        }
         let rows = 0..shape.stride[0].min(shape.ih);
         let origins = rows.flat_map(|r| (0..shape.stride[1].min(shape.iw)).map(move |c| [r, c]));
         let phases = origins.map(|origin| phase_problem(&shape, origin)).collect();

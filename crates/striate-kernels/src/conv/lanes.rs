@@ -175,6 +175,11 @@ impl Lanes {
         self.band_rows
     }
 
+    /// Output rows, at least one, of which one row of taps reads at most `bytes` of the planes.
+    pub fn rows_within(&self, bytes: usize) -> usize {
+        (bytes / (4 * self.row_pitch * self.problem.k_c)).max(1)
+    }
+
     /// Floats of scratch that one thread needs: the planes of one vector.
     pub fn band_len(&self) -> usize {
         self.problem.k_c * self.plane
@@ -251,8 +256,8 @@ impl Lanes {
                 };
                 for plane in 0..p.k_c {
                     let line = &mut out[plane * self.plane + first..][..self.phase * S::LANES];
-                    line[..inside.start * S::LANES].fill(0.0);
-                    line[inside.end * S::LANES..].fill(0.0);
+                    clear(s, &mut line[..inside.start * S::LANES]);
+                    clear(s, &mut line[inside.end * S::LANES..]);
                 }
                 if inside.is_empty() {
                     continue;
@@ -263,6 +268,15 @@ impl Lanes {
                 spread.copy(s, src, step * p.src_pitch, inside.len(), out, self.plane);
             }
         }
+    }
+}
+
+/// Writes zeros to whole vectors: too few for a call.
+#[inline(always)]
+fn clear<S: Simd>(s: S, line: &mut [f32]) {
+    for vector in line.chunks_exact_mut(S::LANES) {
+        // SAFETY: a vector of the line.
+        unsafe { s.store(vector.as_mut_ptr(), s.zero()) };
     }
 }
 
@@ -399,15 +413,17 @@ unsafe fn tile<S: Simd, const P: usize>(s: S, row: &Row, x: *const f32, y: usize
         }
         if !row.bias.is_null() {
             let bias = s.load_partial(row.bias, row.n);
-            acc.iter_mut().for_each(|v| *v = s.add(*v, bias));
+            for sum in &mut acc {
+                *sum = s.add(*sum, bias);
+            }
         }
         if let Some(residual) = b.residual {
             for (p, sum) in acc.iter_mut().enumerate() {
                 *sum = s.add(*sum, s.load_partial(residual.as_ptr().add(y + p * row.y_pitch), row.n));
             }
         }
-        if b.activation.is_hot() {
-            acc.iter_mut().for_each(|v| *v = b.activation.apply_vector(s, *v));
+        for sum in &mut acc {
+            *sum = b.activation.apply_hot(s, *sum);
         }
         let y = b.y.as_mut_ptr().add(y);
         for (p, &sum) in acc.iter().enumerate() {

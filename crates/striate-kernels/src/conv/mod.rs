@@ -2,6 +2,7 @@
 
 mod bands;
 mod choose;
+mod columns;
 mod depthwise;
 mod direct;
 mod engine;
@@ -17,7 +18,9 @@ mod parts;
 mod shape;
 mod spread;
 mod stats;
+mod strided;
 mod sum;
+mod taps;
 mod weight_grad;
 mod winograd;
 

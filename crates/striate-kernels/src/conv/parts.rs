@@ -7,6 +7,7 @@ use super::choose::{choose_nv, max_pixels};
 use super::direct::Problem;
 use super::engine::Algorithms;
 use super::lanes::Lanes;
+use super::taps::{self, Taps};
 use super::winograd::Winograd;
 use crate::simd::Isa;
 
@@ -28,7 +29,15 @@ fn choose(mut problem: Problem, isa: Isa, algorithms: Algorithms) -> Vec<Problem
         return vec![problem];
     }
     let sum = problem.k_c * problem.taps[0].len() * problem.taps[1].len();
-    rectangles(&problem, max_pixels(isa, choose_nv(isa, problem.m_c, sum, usize::MAX)))
+    let tile = max_pixels(isa, choose_nv(isa, problem.m_c, sum, usize::MAX));
+    let parts = rectangles(&problem, tile);
+    let cost = |part: &Problem| {
+        (start(&problem) + (part.out[0] * part.out[1]).next_multiple_of(tile)) * part.taps[0].len() * part.taps[1].len()
+    };
+    if Taps::is_worth(&problem) && taps::cost(&problem) < parts.iter().map(cost).sum() {
+        return vec![problem];
+    }
+    parts
 }
 
 fn gcd(a: usize, b: usize) -> usize {
@@ -42,6 +51,10 @@ impl Problem {
         for axis in 0..2 {
             if let [phase] = &self.phases_of(axis)[..] {
                 *self = phase.clone();
+            }
+            if self.out[axis] == 1 {
+                // Nothing follows the only output, whatever the step: the kernels for dense maps will do.
+                (self.step[axis], self.dst_step[axis]) = (1, 1);
             }
         }
     }
@@ -117,14 +130,19 @@ const NEAR_BYTES: usize = 512 << 10;
 /// A cut has to save this share of the multiply-adds, in percent.
 const LEAST_GAIN: usize = 12;
 
+/// Pixels that take as long as the start of a part of `problem`.
+fn start(problem: &Problem) -> usize {
+    let filters = 4 * problem.k_c * problem.m_c * problem.taps[0].len() * problem.taps[1].len();
+    STARTS[usize::from(filters > NEAR_BYTES)]
+}
+
 /// Cuts along the lines where taps begin or cease to see the source, where what is saved is worth it.
 fn rectangles(problem: &Problem, tile: usize) -> Vec<Problem> {
     let lines = [0, 1].map(|axis| borders(problem, axis));
     if lines.iter().all(|lines| lines.len() == 2) {
         return vec![problem.clone()];
     }
-    let filters = 4 * problem.k_c * problem.m_c * problem.taps[0].len() * problem.taps[1].len();
-    let start = STARTS[usize::from(filters > NEAR_BYTES)];
+    let start = start(problem);
     let cost = |cuts: &[Vec<usize>; 2]| cost(problem, cuts, tile, start);
     let whole = cost(&[vec![0, problem.out[0]], vec![0, problem.out[1]]]);
     let mut best = (whole * (100 - LEAST_GAIN) / 100, None);

@@ -5,6 +5,9 @@ use crate::simd::{Isa, Simd};
 /// Most lanes of any vector.
 pub(super) const LANES: usize = 16;
 
+/// Pixels that are asked for before they are copied: they are far from each other, so nothing else fetches them.
+const AHEAD: usize = 16;
+
 /// Lane `l` of plane `j` takes source channel `((c + l) / m * k) + j`: the `j`-th of its own group, where `m` and `k` are the
 /// group's output and source channels.
 pub(super) struct Spread {
@@ -42,6 +45,7 @@ impl Spread {
             match (self.same, self.window) {
                 (true, n) if n == S::LANES => {
                     for p in 0..count {
+                        s.prefetch(src.wrapping_add((p + AHEAD) * pitch));
                         s.store(out.add(p * S::LANES), s.load(src.add(p * pitch)));
                     }
                 }
@@ -52,6 +56,7 @@ impl Spread {
                 }
                 (false, n) if n <= S::LANES => {
                     for p in 0..count {
+                        s.prefetch(src.wrapping_add((p + AHEAD) * pitch));
                         let window = s.load_partial(src.add(p * pitch), n);
                         for j in 0..self.planes {
                             let indices = self.groups.map(|g| g + j as u32);
@@ -61,6 +66,7 @@ impl Spread {
                 }
                 (false, n) if n <= 2 * S::LANES => {
                     for p in 0..count {
+                        s.prefetch(src.wrapping_add((p + AHEAD) * pitch));
                         let src = src.add(p * pitch);
                         let windows = [s.load(src), s.load_partial(src.add(S::LANES), n - S::LANES)];
                         for j in 0..self.planes {

@@ -11,6 +11,9 @@ use std::ops::Range;
 /// Floats that alignment may cost, and a multiple of which each part of a buffer has.
 pub(super) const SLACK: usize = 16;
 
+/// Filters that are packed in one turn stay in the second cache.
+const TURN_BYTES: usize = 256 << 10;
+
 /// Planned sums that write different pixels of one destination.
 #[derive(Clone, Debug)]
 pub(super) struct Sum {
@@ -75,13 +78,19 @@ impl Sum {
     }
 
     /// Packs the filters, OIHW.
+    ///
+    /// Parts that pack other taps of the same filters do so in turns, while these are in the cache.
     pub fn pack(&self, team: &Team, w: &[f32], packed: &mut [f32]) {
         let packed = DisjointMut::new(&mut packed[..self.packed_len]);
         team.run(|index, count| {
-            for p in self.parts.iter().filter(|p| p.packing.is_some()) {
-                // SAFETY: parts that pack have filters of their own.
-                let own = unsafe { DisjointMut::new(packed.slice_mut(p.packed.clone())) };
-                part(p.engine.pack_tasks(), index, count).for_each(|task| p.engine.pack_task(task, w, own));
+            let turns = (4 * w.len()).div_ceil(count * TURN_BYTES).max(1);
+            for turn in index * turns..(index + 1) * turns {
+                for p in self.parts.iter().filter(|p| p.packing.is_some()) {
+                    // SAFETY: parts that pack have filters of their own.
+                    let own = unsafe { DisjointMut::new(packed.slice_mut(p.packed.clone())) };
+                    let tasks = part(p.engine.pack_tasks(), turn, count * turns);
+                    tasks.for_each(|task| p.engine.pack_task(task, w, own));
+                }
             }
         });
     }

@@ -187,6 +187,54 @@ fn chosen_shapes() {
         Conv2dShape { ih: 3, iw: 3, dilation: [4, 4], pads: [4; 4], ..BASE },
         Conv2dShape { ih: 1, iw: 1, kh: 1, kw: 1, pads: [2, 2, 0, 0], stride: [1, 1], ..BASE },
         Conv2dShape { ih: 1, iw: 1, kh: 1, kw: 1, pads: [2, 1, 0, 1], stride: [3, 3], ..BASE },
+        // Maps of one pixel under a step: several images that must not lie a step apart.
+        Conv2dShape { n: 5, ih: 1, iw: 1, stride: [2, 3], ..BASE },
+        Conv2dShape { n: 5, ih: 1, iw: 1, ic: 40, oc: 33, kh: 5, kw: 5, pads: [2; 4], stride: [4, 4], ..BASE },
+        // Few channels of the output, or of the input under a step: columns of all taps, in more than one band.
+        Conv2dShape {
+            n: 2,
+            ih: 40,
+            iw: 37,
+            ic: 3,
+            oc: 40,
+            stride: [4, 3],
+            dilation: [2, 1],
+            pads: [2, 1, 2, 1],
+            ..BASE
+        },
+        Conv2dShape { n: 2, ih: 50, iw: 21, ic: 50, oc: 3, kh: 5, kw: 5, pads: [2; 4], ..BASE },
+        Conv2dShape { ih: 33, iw: 20, ic: 17, oc: 70, kh: 11, kw: 11, dilation: [2, 1], pads: [9, 5, 10, 5], ..BASE },
+        // Tap by tap, several images at a time, groups, more blocks than one.
+        Conv2dShape { n: 8, ih: 7, iw: 6, ic: 33, oc: 100, kh: 7, kw: 7, pads: [3; 4], ..BASE },
+        Conv2dShape { n: 18, ih: 2, iw: 2, ic: 40, oc: 50, kh: 5, kw: 5, pads: [2; 4], ..BASE },
+        Conv2dShape {
+            n: 6,
+            ih: 13,
+            iw: 12,
+            ic: 64,
+            oc: 160,
+            kh: 7,
+            kw: 7,
+            dilation: [4, 2],
+            pads: [12, 6, 12, 6],
+            groups: 2,
+            ..BASE
+        },
+        // Depthwise under steps: every number of vectors, rows and columns that nothing sees.
+        Conv2dShape { n: 2, groups: 150, ic: 150, oc: 150, ih: 13, iw: 14, stride: [4, 3], ..BASE },
+        Conv2dShape {
+            n: 2,
+            groups: 21,
+            ic: 21,
+            oc: 21,
+            ih: 14,
+            iw: 9,
+            kh: 5,
+            kw: 1,
+            stride: [3, 1],
+            pads: [0; 4],
+            ..BASE
+        },
         // Rows and columns.
         Conv2dShape { kh: 1, kw: 7, pads: [0, 3, 0, 3], ..BASE },
         Conv2dShape { kh: 7, kw: 1, pads: [3, 0, 3, 0], ..BASE },

@@ -36,6 +36,7 @@ pub(super) fn tiles_of(isa: Isa) -> &'static [(usize, usize)] {
             (8, 2),
             (7, 2),
             (6, 4),
+            (4, 3),
             (6, 2),
             (5, 2),
             (4, 2),

@@ -91,6 +91,25 @@ fn shapes_of_real_nets() {
         Conv2dShape { n: 2, ic: 35, oc: 35, groups: 35, kh: 7, kw: 7, pads: [3; 4], stride: [1, 2], ..BASE },
         Conv2dShape { n: 9, ih: 56, iw: 30, ic: 19, oc: 19, groups: 19, kh: 5, kw: 5, pads: [2, 4, 2, 0], ..BASE },
         Conv2dShape { n: 3, ih: 1, iw: 1, ic: 16, oc: 16, groups: 16, ..BASE },
+        // Filters of one element: as many vectors as pass together and a rest, two outputs an input, steps; and with padding.
+        Conv2dShape { n: 2, ic: 140, oc: 140, groups: 140, kh: 1, kw: 1, pads: [0; 4], ..BASE },
+        Conv2dShape { n: 3, ic: 75, oc: 150, groups: 75, kh: 1, kw: 1, pads: [0; 4], stride: [2, 3], ..BASE },
+        Conv2dShape { n: 1, ih: 2, iw: 9000, ic: 5, oc: 5, groups: 5, kh: 1, kw: 1, pads: [0; 4], ..BASE },
+        Conv2dShape { n: 2, ic: 20, oc: 20, groups: 20, kh: 1, kw: 1, pads: [1, 0, 2, 1], ..BASE },
+        // Small groups of many taps, in more passes than one.
+        Conv2dShape {
+            n: 3,
+            ih: 13,
+            iw: 15,
+            ic: 32,
+            oc: 32,
+            groups: 4,
+            kh: 5,
+            kw: 5,
+            pads: [2; 4],
+            stride: [2, 2],
+            ..BASE
+        },
         Conv2dShape { n: 1, ih: 2, iw: 9000, ic: 4, oc: 4, groups: 4, dilation: [1, 5], ..BASE },
         Conv2dShape { n: 2, ih: 3, iw: 3, ic: 4, oc: 4, groups: 4, dilation: [4, 4], pads: [4; 4], ..BASE },
     ];
