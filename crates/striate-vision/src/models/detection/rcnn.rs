@@ -14,6 +14,7 @@ use super::pyramid::{BackboneWithFpn, LastLevel, ResNetPyramid, WIDTH};
 use super::registry::DetectorShape;
 use super::sampling::{SampledProposals, sample_anchors, sample_proposals};
 use super::targets::{AnchorSet, Matching, assign};
+use super::trunk::{STRIDES, Trunk};
 use crate::models::parts::{Net, Norm, flatten};
 use striate_graph::{Array, RoiAlignSpec, Tensor};
 use striate_nn::{
@@ -421,14 +422,19 @@ struct Variant {
 const RULES: ProposalRules = ProposalRules { candidates: 1000, most: 1000, iou: 0.7, score: 0.0 };
 
 impl Variant {
-    /// One size of anchors on each level of a ResNet's pyramid.
+    /// On a ResNet-50.
     fn resnet50(norm: Norm, fpn_norm: Option<Norm>) -> Variant {
         let pyramid = ResNetPyramid { from_layer1: true, last: LastLevel::MaxPool, norm, fpn_norm };
+        Variant::on(BackboneWithFpn::resnet50(3, pyramid))
+    }
+
+    /// One size of anchors on each level of a pyramid from stride 4 on.
+    fn on(backbone: BackboneWithFpn) -> Variant {
         let sizes = [32.0, 64.0, 128.0, 256.0, 512.0].map(|size| vec![size]).to_vec();
         Variant {
-            backbone: BackboneWithFpn::resnet50(3, pyramid),
+            backbone,
             anchors: AnchorGenerator::new(sizes, vec![0.5, 1.0, 2.0]),
-            strides: vec![4, 8, 16, 32],
+            strides: STRIDES.to_vec(),
             depth: 1,
             box_head: two_mlp_head(),
             transform: PictureTransform::shorter(800, 1333),
@@ -496,6 +502,11 @@ pub(super) fn fasterrcnn_mobilenet_v3_large_fpn(shape: DetectorShape) -> Box<dyn
 /// As in the pyramid's paper.
 pub(super) fn fasterrcnn_resnet50_fpn(shape: DetectorShape) -> Box<dyn DetectionNet> {
     Variant::resnet50(shape.norm(), None).build(shape.classes)
+}
+
+/// As [`fasterrcnn_resnet50_fpn`] on any net, with maps of stride 4 to 32.
+pub(super) fn fasterrcnn_on(trunk: &Trunk, classes: usize) -> Box<dyn DetectionNet> {
+    Variant::on(trunk.backbone(0, LastLevel::MaxPool)).build(classes)
 }
 
 /// Norms in the pyramid, a deeper first stage, and convolutions with norms in the box head (Li et al. 2021). Places of the sample that a
