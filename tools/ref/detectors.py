@@ -88,8 +88,7 @@ def two_stage_losses(net, x, targets):
     targets = [t | {"boxes": t["boxes"].to(x.dtype), "masks": ellipses(t["boxes"], *x.shape[-2:])} for t in targets]
     proposals, of_first = net.rpn(images, features, targets)
     _, of_second = net.roi_heads(features, proposals, images.image_sizes, targets)
-    # How many the second stage looked at: the norms of its head count each.
-    return of_second | of_first, len(proposals[0]) + len(targets[0]["boxes"])
+    return of_second | of_first
 
 
 def losses(name, net, x, targets):
@@ -116,20 +115,17 @@ def add_heads(name, net, filled, shape):
     with torch.no_grad():
         _, heads = raw_heads(name, wide, x.double())
     tensors = {f"{key}64": thinned(value) for key, value in heads.items()}
-    more = {}
     targets = truths(name, shape[0], *shape[2:])
     if hasattr(net, "roi_heads"):
-        found, candidates = two_stage_losses(wide.train(), x.double(), targets)
-        more |= dict(candidates=candidates) if name.endswith("_v2") else {}
+        found = two_stage_losses(wide.train(), x.double(), targets)
     else:
         found = losses(name, wide.train(), x.double(), targets)
     tensors["losses64"] = torch.stack([value.detach() for value in found.values()])
-    more["losses"] = list(found)
     for index, target in enumerate(targets):
         tensors[f"boxes.{index}"], tensors[f"labels.{index}"] = target["boxes"], target["labels"]
     f.add(name, name, dict(num_classes=CLASSES), tensors, "README.md: Numbers by formula, Detectors", input_shape=shape, filled=filled,
           heads={key: list(value.shape) for key, value in heads.items()},
-          names=f"{fnv1a(' '.join(net.state_dict())):016x}", **more)
+          names=f"{fnv1a(' '.join(net.state_dict())):016x}", losses=list(found))
 
 
 def class_biases(name, net):

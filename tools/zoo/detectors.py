@@ -1,6 +1,7 @@
 """torchvision's detectors against striate: the same random weights, the same pictures, the same heads and boxes.
 
-    python detectors.py PICTURE PICTURE … [--striate target/release/striate] [--only WORD,WORD] [--frozen] [--side N]
+    python detectors.py PICTURE PICTURE … [--striate target/release/striate] [--only WORD,WORD] [--frozen]
+    python detectors.py PICTURE PICTURE --losses [--only WORD,WORD]
 
 For each detector torchvision's own net gets random weights and batch-norm statistics of the pictures, disturbed; the biases of its class
 head are shifted until each picture has 20 to 100 boxes. Its state dict is saved as .pth. Then
@@ -11,6 +12,11 @@ head are shifted until each picture has 20 to 100 boxes. Its state dict is saved
 
 `--frozen` gives the backbone torchvision's frozen norms, as its detectors have them when they start from weights. Exit status 1 if
 anything differs. A detector of 800 pixels takes about a minute and 3 GiB on one core.
+
+`--losses` compares the training losses instead, with plain norms and, where torchvision's detector can have them, with frozen ones: a
+batch of the first two pictures brought to one small size, with five boxes on one and three on the other (and ellipses as masks), in
+training mode. The samplers of both sides are larger than the number of candidates, so that nothing is drawn. Each loss may differ by
+1e-4 of its value. It needs `cargo build --release -p striate-vision --example detector_losses` beside the binary.
 """
 
 import argparse
@@ -27,9 +33,13 @@ import torch
 import torchvision
 from PIL import Image
 from torchvision.models import detection
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import box_iou
 from torchvision.transforms.functional import pil_to_tensor
 
 HEAD_LIMIT, BOX_LIMIT, SCORE_LIMIT, TIE = 1e-4, 0.05, 1e-4, 1e-5
+LOSS_LIMIT = 1e-4
 FEWEST, MOST, ATTEMPTS = 20, 100, 8
 # Part of the proposals of random weights that rounding may decide otherwise.
 OTHER_PROPOSALS = 0.01
@@ -204,7 +214,7 @@ def raw_heads(name, net, x, sizes):
         heads = net.head(list(features.values()))
         order = ["bbox_regression", "cls_logits"] if name.startswith("ssd") else list(heads)
         return {key: heads[key] for key in order}
-    images = detection.image_list.ImageList(x, sizes)
+    images = ImageList(x, sizes)
     objectness, offsets = net.rpn.head(list(features.values()))
     flat, flat_offsets = detection.rpn.concat_box_prediction_layers(objectness, offsets)
     n = len(sizes)
@@ -302,19 +312,114 @@ def check(name, args, pictures, folder):
     return wrong + ([f"scores {worst[1]:.1e}"] if not worst[1] <= SCORE_LIMIT else [])
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("pictures", nargs="+", help="picture files, of which three will do")
-    parser.add_argument("--striate", default="target/release/striate")
-    parser.add_argument("--only", default="", help="only detectors whose name contains one of these words")
-    parser.add_argument("--frozen", action="store_true", help="frozen norms in the backbones that may have them")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    pictures = [pil_to_tensor(Image.open(path).convert("RGB")).float() / 255 for path in args.pictures]
+def side_of(name):
+    """Height and width of the batch of the losses."""
+    return {"ssd300_vgg16": (300, 300), "ssdlite320_mobilenet_v3_large": (320, 320)}.get(name, (256, 320))
+
+
+def loss_batch(name, net, pictures):
+    """Two pictures of one size, prepared as the net does, and what is on them."""
+    height, width = side_of(name)
+    resized = [torch.nn.functional.interpolate(p[None], (height, width), mode="bilinear", antialias=True) for p in pictures[:2]]
+    mean, std = (torch.tensor(values)[:, None, None] for values in (net.transform.image_mean, net.transform.image_std))
+    random = np.random.default_rng(0)
+    targets = []
+    for count in (5, 3):
+        size = random.uniform(0.1, 0.6, (count, 2)) * [width, height]
+        corner = random.uniform(0, 1, (count, 2)) * ([width, height] - size)
+        boxes = torch.tensor(np.concatenate([corner, corner + size], 1), dtype=torch.float32)
+        labels = torch.tensor(random.integers(1, 91, count))
+        targets.append({"boxes": boxes, "labels": labels, "masks": ellipses(boxes, height, width)})
+    return (torch.cat(resized) - mean) / std, targets
+
+
+def ellipses(boxes, height, width):
+    """The ellipse in each box, as its mask."""
+    x, y = torch.arange(width) + 0.5, torch.arange(height)[:, None] + 0.5
+    x1, y1, x2, y2 = boxes[:, :, None, None].unbind(1)
+    off = ((x - (x1 + x2) / 2) / ((x2 - x1) / 2)) ** 2 + ((y - (y1 + y2) / 2) / ((y2 - y1) / 2)) ** 2
+    return (off < 1).to(torch.uint8)
+
+
+def their_losses(name, net, x, targets):
+    """torchvision's losses in training mode, of a batch that is prepared already."""
+    images = ImageList(x, [tuple(x.shape[-2:])] * len(x))
+    features = net.backbone(x)
+    if hasattr(net, "roi_heads"):
+        for stage in (net.rpn, net.roi_heads):
+            stage.fg_bg_sampler = BalancedPositiveNegativeSampler(1 << 20, 0.5)
+        proposals, of_first = net.rpn(images, features, targets)
+        _, of_second = net.roi_heads(features, proposals, images.image_sizes, targets)
+        return of_second | of_first
+    maps = list(features.values())
+    heads, anchors = net.head(maps), net.anchor_generator(images, maps)
+    if name.startswith("ssd"):
+        matched = [net.proposal_matcher(box_iou(t["boxes"], a)) for t, a in zip(targets, anchors)]
+        return net.compute_loss(targets, heads, anchors, matched)
+    if name.startswith("fcos"):
+        return net.compute_loss(targets, heads, anchors, [m.shape[2] * m.shape[3] for m in maps])
+    return net.compute_loss(targets, heads, anchors)
+
+
+def our_losses(name, args, x, targets, folder):
+    most = max(len(t["boxes"]) for t in targets)
+    padded = {key: torch.stack([torch.nn.functional.pad(t[key], [0, 0] * (t[key].dim() - 1) + [0, most - len(t[key])],
+                                                        value=-1 if key == "labels" else 0) for t in targets])
+              for key in ("boxes", "labels", "masks")}
+    files = {"x": x, "boxes": padded["boxes"], "labels": padded["labels"]}
+    files |= {"masks": padded["masks"].float()} if name.startswith("mask") else {}
+    for key, value in files.items():
+        np.save(folder / f"{key}.npy", value.numpy())
+    command = [Path(args.striate).parent / "examples" / "detector_losses", name, folder / "w.pth"]
+    command += [folder / f"{key}.npy" for key in files]
+    return json.loads(subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout)
+
+
+def check_losses(name, args, pictures, frozen, folder):
+    """A line of the table for each loss, and what is wrong."""
+    torch.manual_seed(sum(name.encode()))
+    net = detection.__dict__[name](weights=None, weights_backbone=None).eval()
+    if not name.startswith("ssd"):
+        net.transform.min_size = (min(side_of(name)),)
+    x, targets = loss_batch(name, net, pictures)
+    randomise(net, x)
+    scale_heads(name, net, pictures)
+    if frozen:
+        freeze(net.backbone)
+    torch.save(net.state_dict(), folder / "w.pth")
+    with torch.no_grad():
+        want = {key: float(value) for key, value in their_losses(name, net.train(), x, targets).items()}
+    got = our_losses(name, args, x, targets, folder)
+    assert want.keys() == got.keys(), f"losses {sorted(got)} instead of {sorted(want)}"
+    wrong = []
+    for key, value in want.items():
+        assert np.isfinite(value) and value > 0, f"torchvision's own {key} is {value}"
+        off = abs(got[key] - value) / value
+        print(f"{name:38} {'frozen' if frozen else 'plain':7} {key:18} {value:12.6f} {got[key]:12.6f} {off:9.1e}", flush=True)
+        wrong += [] if off <= LOSS_LIMIT else [f"{key} differs by {off:.1e}"]
+    return wrong
+
+
+def all_losses(names, args, pictures):
+    """What is wrong with the losses of these detectors."""
     failures = []
-    for name in NAMES:
-        if not any(word in name for word in args.only.split(",")) or args.frozen and name not in FREEZES:
+    print(f"{'model':38} {'norm':7} {'loss':18} {'torchvision':>12} {'striate':>12} {'relative':>9}")
+    for name in names:
+        for frozen in (False, True) if name in FREEZES else (False,):
+            try:
+                with tempfile.TemporaryDirectory() as folder:
+                    wrong = check_losses(name, args, pictures, frozen, Path(folder))
+            except (AssertionError, subprocess.CalledProcessError) as error:
+                wrong = [f"{error} {getattr(error, 'stderr', None) or ''}"]
+            failures += [f"{name}, {'frozen' if frozen else 'plain'}: {text}" for text in wrong]
+    return failures
+
+
+def all_boxes(names, args, pictures):
+    """What is wrong with the heads and boxes of these detectors."""
+    failures = []
+    for name in names:
+        if args.frozen and name not in FREEZES:
             continue
         start = time.time()
         try:
@@ -325,6 +430,24 @@ def main():
             print(f"{name:38} ", end="")
         failures += [f"{name}: {text}" for text in wrong]
         print(f"  ({time.time() - start:.0f} s) {'; '.join(wrong) or 'ok'}", flush=True)
+    return failures
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("pictures", nargs="+", help="picture files, of which three will do")
+    parser.add_argument("--striate", default="target/release/striate")
+    parser.add_argument("--only", default="", help="only detectors whose name contains one of these words")
+    parser.add_argument("--frozen", action="store_true", help="frozen norms in the backbones that may have them")
+    parser.add_argument("--losses", action="store_true", help="the training losses instead of heads and boxes")
+    args = parser.parse_args()
+    if args.losses and len(args.pictures) < 2:
+        parser.error("--losses takes two pictures")
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    pictures = [pil_to_tensor(Image.open(path).convert("RGB")).float() / 255 for path in args.pictures]
+    names = [name for name in NAMES if any(word in name for word in args.only.split(","))]
+    failures = (all_losses if args.losses else all_boxes)(names, args, pictures)
     print(f"{len(failures)} failure(s)", *failures, sep="\n")
     sys.exit(bool(failures))
 

@@ -7,7 +7,7 @@ use crate::table::{grouped, shape, short, table};
 use clap::Args;
 use striate::graph::Graph;
 use striate::graph::Mode;
-use striate::vision::models::detection::{Detector, detectors};
+use striate::vision::models::detection::{Detector, detectors, detectors_on_classifiers};
 use striate::vision::models::{Family, ModelSpec, families};
 
 /// List the nets of the registry by family, with parameters, multiply-adds and input size.
@@ -93,6 +93,8 @@ pub fn run(args: &ModelsArgs) -> Result<(), Failure> {
     }
     if !json {
         print_line(&table(&["name", "parameters", "MACs", "input", "classes", ""], &lines, &[0, 5]));
+        let patterns = detectors_on_classifiers().collect::<Vec<_>>().join(", ");
+        print_line(&format!("Detectors on a classifier NAME that has maps of stride 4 to 32: {patterns}"));
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ pub struct TrainArgs {
     /// classify, multilabel, regress, segment or detect [default: seen from the data].
     #[arg(long)]
     task: Option<Task>,
-    /// Name of the net; `striate models` lists them.
+    /// Name of the net; `striate models` lists them. Detectors also on a classifier of the list: `retinanet_resnet18_fpn`.
     #[arg(long)]
     model: Option<String>,
     /// Weights to go on from; a head for other classes is replaced.

@@ -1,6 +1,8 @@
 //! Names, state dicts, taps, errors, randomness: what all layers share.
 
-use striate_graph::{Array, DType, Mode, Parameter, RunOptions, Tensor, Trace, gradients, interpret};
+use striate_graph::{
+    Array, CompileOptions, DType, Mode, Parameter, Program, RunOptions, Session, Tensor, Trace, gradients, interpret,
+};
 use striate_nn::{
     BatchNorm2d, Conv1d, Conv2d, ConvTranspose2d, DropBlock2d, Dropout, Dropout2d, Error, Flatten, GroupNorm, Linear,
     MaxPool2d, Module, Path, ReLU, Sequential, StateDict, StochasticDepth, Upsample, assign_names, display_module,
@@ -305,4 +307,65 @@ fn a_trace_may_let_running_statistics_follow_faster() {
         norm.stats.as_ref().unwrap().running_mean.array().f32s().unwrap()[0]
     };
     assert_eq!((follow(0.0, 0.25), follow(0.5, 0.25), follow(0.1, 0.25)), (2.0, 4.0, 2.0));
+}
+
+/// Output and gradients (of the input, the weight and the bias) of a norm in training for this derivative of its output, with only the
+/// rows that count where `rows` says which.
+fn norm_in_training(norm: &BatchNorm2d, x: &Array, dy: &Array, rows: Option<&Array>) -> Vec<Array> {
+    let trace = Trace::new(Mode::Train);
+    let (input, derivative) = (trace.input("x", x.shape(), DType::F32), trace.input("dy", dy.shape(), DType::F32));
+    let y = match rows {
+        Some(rows) => norm.call_rows(&input, &trace.constant(rows.clone())),
+        None => norm.call(&input),
+    };
+    let cells = [&norm.weight, &norm.bias].map(|cell| trace.parameter(cell.as_ref().unwrap()));
+    let found = gradients(&(&y * &derivative).sum_all(), &[&input, &cells[0], &cells[1]]).unwrap();
+    let graph = trace.finish(&[("y", &y), ("dx", &found[0]), ("dw", &found[1]), ("db", &found[2])]).unwrap();
+    let mut session = Session::new(Program::compile(&graph, &CompileOptions::default()).unwrap());
+    session.run(&[("x", x), ("dy", dy)]).unwrap().to_vec()
+}
+
+#[test]
+fn rows_that_do_not_count_change_nothing_that_a_norm_learns() {
+    const ROW: usize = 3 * 4 * 5;
+    let value = |i: usize| (i as f32 * 0.7).sin() * 2.0 + (i / 20 % 3) as f32 * 3.0;
+    let all: Vec<f32> = (0..5 * ROW).map(value).collect();
+    let counts = [1.0f32, 0.0, 1.0, 1.0, 0.0];
+    let those_that_count = |values: &[f32]| -> Vec<f32> {
+        let rows = values.chunks_exact(ROW).zip(counts).filter(|(_, count)| *count == 1.0);
+        rows.flat_map(|(row, _)| row.to_vec()).collect()
+    };
+    let array = |rows: usize, values: Vec<f32>| Array::from_vec([rows, 3, 4, 5], values).unwrap();
+    // Nothing is asked of the outputs of padding.
+    let dy: Vec<f32> = (0..5 * ROW).map(|i| (i as f32 * 0.3).cos() * counts[i / ROW]).collect();
+    let (few, padded) = (BatchNorm2d::new(3), BatchNorm2d::new(3));
+    let wanted = norm_in_training(&few, &array(3, those_that_count(&all)), &array(3, those_that_count(&dy)), None);
+    let rows = Array::from_vec([5], counts.to_vec()).unwrap();
+    let got = norm_in_training(&padded, &array(5, all), &array(5, dy), Some(&rows));
+    let near = |got: &[f32], wanted: &[f32], what: &str| {
+        assert_eq!(got.len(), wanted.len(), "{what}");
+        let off = got.iter().zip(wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off < 1e-5, "{what} is off by {off}");
+    };
+    for (index, what) in ["the output", "the gradient of the input"].into_iter().enumerate() {
+        let values = got[index].f32s().unwrap();
+        near(&those_that_count(values), wanted[index].f32s().unwrap(), what);
+    }
+    assert!(got[1].f32s().unwrap()[ROW..2 * ROW].iter().all(|v| *v == 0.0), "padding has a gradient");
+    near(got[2].f32s().unwrap(), wanted[2].f32s().unwrap(), "the gradient of the weight");
+    near(got[3].f32s().unwrap(), wanted[3].f32s().unwrap(), "the gradient of the bias");
+    let (few, padded) = (few.state_dict(), padded.state_dict());
+    for name in ["running_mean", "running_var"] {
+        near(padded[name].f32s().unwrap(), few[name].f32s().unwrap(), name);
+    }
+    assert_eq!(padded["num_batches_tracked"].to_i64_vec(), [1]);
+}
+
+#[test]
+fn rows_must_be_as_many_as_the_input_has() {
+    let trace = Trace::new(Mode::Train);
+    let (x, rows) = (trace.input("x", [2, 3, 4, 4], DType::F32), trace.input("rows", [3], DType::F32));
+    let y = BatchNorm2d::new(3).call_rows(&x, &rows);
+    let error = trace.finish(&[("y", &y)]).unwrap_err().to_string();
+    assert!(error.contains("BatchNorm2d") && error.contains("[3]"), "{error}");
 }

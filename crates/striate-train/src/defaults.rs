@@ -5,7 +5,7 @@ use crate::{Result, TrainError};
 use std::path::Path;
 use striate_graph::machine::default_threads;
 use striate_vision::data::{Dataset, DatasetSource};
-use striate_vision::models::detection::{detectors, find_detector};
+use striate_vision::models::detection::{detectors, detectors_on_classifiers, find_detector};
 use striate_vision::models::{
     ModelSpec, OnnxNet, Pretrained, Task, find_model, imported_preprocess, is_imported, open_imported,
 };
@@ -414,7 +414,9 @@ fn going_on(
 fn check_detector(model: &str, given: &TrainConfig) -> Result<()> {
     if find_detector(model).is_err() && find_model(model).is_ok() {
         let names = detectors().iter().map(|spec| spec.name).collect::<Vec<_>>().join(", ");
-        return Err(TrainError::setting("--model", model, &format!("the data has boxes, which these find: {names}")));
+        let on_classifiers = detectors_on_classifiers().collect::<Vec<_>>().join(", ");
+        let fix = format!("the data has boxes, which these find: {names}, and on a classifier NAME {on_classifiers}");
+        return Err(TrainError::setting("--model", model, &fix));
     }
     find_detector(model)?;
     check_settings(Task::Detect, given)?;

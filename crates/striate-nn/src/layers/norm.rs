@@ -1,5 +1,6 @@
 //! Batch normalisation (Ioffe, Szegedy 2015).
 
+use crate::module::Within;
 use crate::show::{python_bool, python_float};
 use crate::{Draw, Module, Path, display_module};
 use striate_graph::{Array, DType, Mode, Op, Parameter, Tensor, UpdateKind};
@@ -72,9 +73,15 @@ impl RunningStats {
 }
 
 impl Norm {
-    /// Normalises `x` `[N, C, …]` per channel.
+    /// Normalises `x` `[N, C, …]` per channel; in training by the rows alone that count, where `rows` says which.
     #[track_caller]
-    fn apply(&self, x: &Tensor, affine: [Option<&Parameter>; 2], stats: Option<&RunningStats>) -> Tensor {
+    fn apply(
+        &self,
+        x: &Tensor,
+        affine: [Option<&Parameter>; 2],
+        stats: Option<&RunningStats>,
+        rows: Option<&Tensor>,
+    ) -> Tensor {
         let trace = x.trace();
         let channels = self.num_features;
         let shape = x.shape();
@@ -101,15 +108,39 @@ impl Norm {
             let rule = format!("expected more than 1 value per channel when training, got input size {shape}");
             return trace.refuse(self.class, rule, "use a larger batch or drop the last, smaller one");
         }
+        let running = stats.filter(|_| trace.mode() == Mode::Train);
+        let momentum = self.momentum.map(|momentum| momentum.max(trace.least_momentum()));
+        if let Some(rows) = rows {
+            let [mean, var, count] = moments_of_rows(x, rows);
+            if let Some(stats) = running {
+                let unbiased = &count / (&count - 1.0).clamp(1.0, f32::MAX);
+                stats.record(&mean.detach(), &(var.detach() * unbiased), momentum);
+            }
+            return trace.push(Op::BatchNorm { eps }, &[x, &gamma, &beta, &mean, &var]);
+        }
         let moments = trace.push(Op::Moments, &[x]);
-        if let (Mode::Train, Some(stats)) = (trace.mode(), stats) {
+        if let Some(stats) = running {
             let unbiased = count as f32 / (count as f32 - 1.0);
             let moments = moments.detach();
-            let momentum = self.momentum.map(|momentum| momentum.max(trace.least_momentum()));
             stats.record(&moments.select(0, 0), &(moments.select(0, 1) * unbiased), momentum);
         }
         trace.push(Op::BatchNormTraining { eps }, &[x, &gamma, &beta, &moments])
     }
+}
+
+/// Mean and biased variance of each channel, `[C]`, over the rows of `x` `[N, C, …]` that count (1 in `rows` `[N]`, else 0), and how
+/// many values of a channel they hold, a scalar. Gradients run through mean and variance to the rows that count.
+#[track_caller]
+fn moments_of_rows(x: &Tensor, rows: &Tensor) -> [Tensor; 3] {
+    let (n, channels, rank) = (x.size(0), x.size(1), x.shape().rank());
+    let weights = rows.reshape((0..rank).map(|axis| if axis == 0 { n } else { 1 }).collect::<Vec<usize>>());
+    let of_row = x.shape().numel() / (n * channels).max(1);
+    // Without any row, zeros are divided by something.
+    let count = rows.sum_all().clamp(1.0, f32::MAX) * of_row as f32;
+    let others: Vec<isize> = (0..rank as isize).filter(|axis| *axis != 1).collect();
+    let mean = (x * &weights).sum(&others, true) / &count;
+    let var = ((x - &mean).square() * &weights).sum(&others, true) / &count;
+    [mean.reshape([channels]), var.reshape([channels]), count]
 }
 
 macro_rules! batch_norm {
@@ -166,6 +197,26 @@ macro_rules! batch_norm {
                 self.stats = track.then(|| RunningStats::new(self.norm.num_features));
                 self
             }
+
+            /// As [`Module::call`] for a batch of which some rows are padding: in training, mean and variance are those of the rows
+            /// that `rows` `[N]` (f32) has at 1, not at 0, and so are the running statistics. All rows are normalised by them; no
+            /// gradient flows to a row at 0 but that of its own output. Where the statistics of all batches are taken (evaluation),
+            /// `rows` changes nothing.
+            ///
+            /// A batch without any row at 1 is normalised by a mean and a variance of 0.
+            #[track_caller]
+            pub fn call_rows(&self, x: &Tensor, rows: &Tensor) -> Tensor {
+                let within = Within::enter(self.path(), x.trace());
+                let fits = rows.shape().rank() == 1 && rows.shape().first() == x.shape().first();
+                let y = if fits || x.is_poisoned() || rows.is_poisoned() {
+                    self.norm.apply(x, [self.weight.as_ref(), self.bias.as_ref()], self.stats.as_ref(), Some(rows))
+                } else {
+                    let rule = format!("rows has shape {}, the input {}", rows.shape(), x.shape());
+                    x.trace().refuse(stringify!($layer), rule, "rows must have a value for each row of the input")
+                };
+                within.leave(&y);
+                y
+            }
         }
 
         impl Module for $layer {
@@ -176,7 +227,7 @@ macro_rules! batch_norm {
                     let rule = format!("the input has {rank} axes, shape {}", x.shape());
                     return x.trace().refuse(stringify!($layer), rule, concat!("it must be ", $layout));
                 }
-                self.norm.apply(x, [self.weight.as_ref(), self.bias.as_ref()], self.stats.as_ref())
+                self.norm.apply(x, [self.weight.as_ref(), self.bias.as_ref()], self.stats.as_ref(), None)
             }
 
             fn visit(&self, visitor: &mut dyn crate::Visitor) {

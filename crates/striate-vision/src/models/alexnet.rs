@@ -7,7 +7,7 @@ use striate_nn::{AdaptiveAvgPool2d, Conv2d, Dropout, Linear, MaxPool2d, ReLU};
 
 pub(super) static MODELS: &[ModelSpec] =
     &[ModelSpec::new("alexnet", "five convolutions, three linear layers", start::layers, |[channels, ..], classes| {
-        Box::new(alexnet(channels, classes))
+        alexnet(channels, classes)
     })];
 
 /// Input `[N, C, H, W]` from 63x63 on, output `[N, classes]`.

@@ -11,7 +11,7 @@ use striate_nn::{
 
 macro_rules! convnext {
     ($name:literal, $summary:literal, $width:literal, $third:literal, $depth:literal, $resize:literal) => {
-        ModelSpec::new($name, $summary, start::convnext, |i, k| Box::new(convnext([$width, $third], $depth, [i[0], k])))
+        ModelSpec::new($name, $summary, start::convnext, |i, k| convnext([$width, $third], $depth, [i[0], k]))
     };
 }
 

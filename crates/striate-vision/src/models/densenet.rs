@@ -7,7 +7,7 @@ use striate_nn::{AvgPool2d, BatchNorm2d, Conv2d, Linear, MaxPool2d, ReLU};
 
 macro_rules! densenet {
     ($name:literal, $summary:literal, $growth:literal, $blocks:expr, $stem:literal) => {
-        ModelSpec::new($name, $summary, start::densenet, |i, k| Box::new(densenet($growth, $blocks, $stem, [i[0], k])))
+        ModelSpec::new($name, $summary, start::densenet, |i, k| densenet($growth, $blocks, $stem, [i[0], k]))
     };
 }
 

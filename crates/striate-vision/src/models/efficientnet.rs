@@ -8,7 +8,7 @@ use striate_nn::{AdaptiveAvgPool2d, BatchNorm2d, Conv2dNormActivation, SiLU, Squ
 macro_rules! b {
     ($name:literal, $summary:literal, $scale:expr, $dropout:literal, $norm:expr, [$side:literal, $resize:literal]) => {
         ModelSpec::new($name, $summary, start::efficientnet, |i, k| {
-            Box::new(efficientnet(&scaled($scale), $norm, $dropout, [i[0], k]))
+            efficientnet(&scaled($scale), $norm, $dropout, [i[0], k])
         })
         .side($side)
     };
@@ -18,7 +18,7 @@ macro_rules! v2 {
     ($name:literal, $summary:literal, $stages:expr, $dropout:literal, $side:literal) => {
         ModelSpec::new($name, $summary, start::efficientnet, |i, k| {
             let net = Scaled { stages: $stages.to_vec(), last: Some(1280) };
-            Box::new(efficientnet(&net, Norm { eps: 1e-3, momentum: 0.1 }, $dropout, [i[0], k]))
+            efficientnet(&net, Norm { eps: 1e-3, momentum: 0.1 }, $dropout, [i[0], k])
         })
         .side($side)
     };

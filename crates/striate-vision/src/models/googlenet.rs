@@ -10,7 +10,7 @@ use striate_nn::{AdaptiveAvgPool2d, Dropout, Linear, MaxPool2d, ReLU};
 
 pub(super) static MODELS: &[ModelSpec] =
     &[ModelSpec::new("googlenet", "inception modules, two auxiliary heads in training", start::googlenet, |i, k| {
-        Box::new(googlenet(i[0], k))
+        googlenet(i[0], k)
     })
     .aux(&["aux1.", "aux2."])];
 

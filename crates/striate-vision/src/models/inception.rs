@@ -9,7 +9,7 @@ pub(super) static MODELS: &[ModelSpec] = &[ModelSpec::new(
     "inception_v3",
     "factorised inception modules, an auxiliary head in training",
     start::inception,
-    |i, k| Box::new(inception_v3(i[0], k)),
+    |i, k| inception_v3(i[0], k),
 )
 .side(299)
 .aux(&["AuxLogits."])];

@@ -4,7 +4,7 @@ use striate_graph::Tensor;
 use striate_nn::{Conv2d, Linear, MaxPool2d, Module, Path, display_module, visit_fields};
 
 pub(super) static MODELS: &[ModelSpec] =
-    &[ModelSpec::new("lenet", "two convolutions and two linear layers", start::layers, |i, k| {
+    &[ModelSpec::other("lenet", "two convolutions and two linear layers", start::layers, |i, k| {
         Box::new(LeNet::new(i, k))
     })
     .small([1, 28, 28], 10)];

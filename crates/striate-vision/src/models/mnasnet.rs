@@ -7,7 +7,7 @@ use striate_nn::{BatchNorm2d, Conv2d, ReLU};
 
 macro_rules! mnasnet {
     ($name:literal, $summary:literal, $alpha:literal, $resize:literal) => {
-        ModelSpec::new($name, $summary, start::mnasnet, |i, k| Box::new(mnasnet($alpha, [i[0], k])))
+        ModelSpec::new($name, $summary, start::mnasnet, |i, k| mnasnet($alpha, [i[0], k]))
     };
 }
 

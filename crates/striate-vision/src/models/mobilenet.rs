@@ -10,16 +10,16 @@ use striate_nn::{
 
 pub(super) static MODELS: &[ModelSpec] = &[
     ModelSpec::new("mobilenet_v2", "inverted residuals, depthwise", start::he_and_small_linear, |i, k| {
-        Box::new(mobilenet_v2(i[0], k, 0.2))
+        mobilenet_v2(i[0], k, 0.2)
     }),
     ModelSpec::new(
         "mobilenet_v3_small",
         "with squeeze-excitation and hardswish",
         start::he_and_small_linear,
-        |i, k| Box::new(mobilenet_v3(&SMALL, 1024, [i[0], k])),
+        |i, k| mobilenet_v3(&SMALL, 1024, [i[0], k]),
     ),
     ModelSpec::new("mobilenet_v3_large", "deeper and wider", start::he_and_small_linear, |i, k| {
-        Box::new(mobilenet_v3(&LARGE, 1280, [i[0], k]))
+        mobilenet_v3(&LARGE, 1280, [i[0], k])
     }),
 ];
 

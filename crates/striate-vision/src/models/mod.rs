@@ -80,6 +80,19 @@ pub enum ModelError {
         /// What the first layer that refuses says.
         why: String,
     },
+    /// A classifier cannot stand under a detector's pyramid.
+    #[error(
+        "the detector `{name}` cannot be built: {backbone} has no maps for a pyramid ({why}); others have, such as resnet18, mobilenet_v2 or \
+         efficientnet_b0"
+    )]
+    Backbone {
+        /// The detector.
+        name: String,
+        /// The classifier.
+        backbone: &'static str,
+        /// What it lacks.
+        why: String,
+    },
     /// A file of weights does not belong to the net.
     #[error("{}: {source}", path.display())]
     Weights {

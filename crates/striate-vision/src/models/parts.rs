@@ -39,6 +39,18 @@ enum Step {
     Aside { name: String, head: Box<dyn Module>, from: &'static str, factor: f64 },
 }
 
+impl Step {
+    /// What comes out, on the way through the row.
+    #[track_caller]
+    fn forward(&self, x: &Tensor) -> Tensor {
+        match self {
+            Step::Named(_, layer) => layer.call(x),
+            Step::Hidden(layer) | Step::Inline(layer) => layer.forward(x),
+            Step::Aside { .. } => x.clone(),
+        }
+    }
+}
+
 /// A net or a part of one as a row of layers, each on what the one before gives, under PyTorch's names.
 pub struct Net {
     class: &'static str,
@@ -87,17 +99,31 @@ impl Net {
         self
     }
 
+    /// How many of its first layers lead to the last value of `x` that is wanted; nothing where none is.
+    pub(super) fn layers_until(&self, x: &Tensor, wanted: impl Fn(&Tensor) -> bool) -> Option<usize> {
+        let (mut x, mut last) = (x.clone(), None);
+        for (index, step) in self.steps.iter().enumerate() {
+            x = step.forward(&x);
+            last = if wanted(&x) { Some(index + 1) } else { last };
+        }
+        last
+    }
+
+    /// Without all but so many of its first layers, and without heads that only training uses.
+    #[must_use]
+    pub(super) fn first_layers(mut self, count: usize) -> Net {
+        self.steps.truncate(count);
+        self.steps.retain(|step| !matches!(step, Step::Aside { .. }));
+        self
+    }
+
     /// What the last layer gives, and what those named in `taps` give.
     #[track_caller]
     pub(super) fn walk<'a>(&'a self, x: &Tensor, taps: &[&str]) -> (Tensor, Vec<(&'a str, Tensor)>) {
         let mut x = x.clone();
         let mut found = Vec::new();
         for step in &self.steps {
-            x = match step {
-                Step::Named(_, layer) => layer.call(&x),
-                Step::Hidden(layer) | Step::Inline(layer) => layer.forward(&x),
-                Step::Aside { .. } => continue,
-            };
+            x = step.forward(&x);
             if let Step::Named(name, _) = step
                 && taps.contains(&name.as_str())
             {

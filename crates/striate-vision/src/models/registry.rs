@@ -1,6 +1,7 @@
 //! The nets by name: what each is, how it is built, loaded and fed.
 
 use super::detection::find_detector;
+use super::parts::Net;
 use super::{
     ModelError, alexnet, convnext, densenet, efficientnet, find_preset, googlenet, inception, lenet, mnasnet, mobilenet,
 };
@@ -8,7 +9,8 @@ use super::{regnet, resnet, segmentation, shufflenet, small, squeezenet, start, 
 use crate::transforms::Preprocess;
 use start::Start;
 use striate_graph::Mode;
-use striate_nn::{LoadReport, Module, StateDict, assign_names, init};
+use striate_nn::init::{self, Init};
+use striate_nn::{LoadReport, Module, StateDict, assign_names};
 
 /// What a net says about a picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -50,7 +52,13 @@ impl std::str::FromStr for Task {
     }
 }
 
-type Construct = fn([usize; 3], usize) -> Box<dyn Module>;
+/// How a net is made for pictures `[C, H, W]` and so many classes.
+enum Construct {
+    /// As a row of layers, of which others may take a part.
+    Row(fn([usize; 3], usize) -> Net),
+    /// As anything else.
+    Other(fn([usize; 3], usize) -> Box<dyn Module>),
+}
 
 /// One net of the registry.
 pub struct ModelSpec {
@@ -117,6 +125,7 @@ pub fn find_model(name: &str) -> Result<&'static ModelSpec, ModelError> {
         let nearest = || striate_graph::nearest(name, models().map(|spec| spec.name));
         let hint = match find_detector(name) {
             Ok(_) => "; it is a detector, which this verb does not take".to_owned(),
+            Err(error @ ModelError::Backbone { .. }) => return error,
             Err(_) => nearest().map(|n| format!("; did you mean `{n}`?")).unwrap_or_default(),
         };
         ModelError::UnknownModel { name: name.to_owned(), hint }
@@ -136,8 +145,22 @@ impl ModelSpec {
         name: &'static str,
         summary: &'static str,
         start: Start,
-        construct: Construct,
+        construct: fn([usize; 3], usize) -> Net,
     ) -> ModelSpec {
+        ModelSpec::with(name, summary, start, Construct::Row(construct))
+    }
+
+    /// As [`ModelSpec::new`] of a net that is no row of layers.
+    pub(super) const fn other(
+        name: &'static str,
+        summary: &'static str,
+        start: Start,
+        construct: fn([usize; 3], usize) -> Box<dyn Module>,
+    ) -> ModelSpec {
+        ModelSpec::with(name, summary, start, Construct::Other(construct))
+    }
+
+    const fn with(name: &'static str, summary: &'static str, start: Start, construct: Construct) -> ModelSpec {
         let (input, task) = ([3, 224, 224], Task::Classify);
         ModelSpec { name, summary, input, classes: 1000, task, auxiliary: &[], construct, start }
     }
@@ -194,9 +217,27 @@ impl ModelSpec {
 
     /// As [`ModelSpec::structure`], without looking whether the pictures fit.
     pub(super) fn bare(&self, input: [usize; 3], classes: usize) -> Box<dyn Module> {
-        let net = init::without_values(|| (self.construct)(input, classes));
+        let net = init::without_values(|| -> Box<dyn Module> {
+            match self.construct {
+                Construct::Row(construct) => Box::new(construct(input, classes)),
+                Construct::Other(construct) => construct(input, classes),
+            }
+        });
         assign_names(&*net);
         net
+    }
+
+    /// The net as a row of layers for pictures of three channels, without names and initial values, where it is one.
+    pub(super) fn row(&self) -> Option<Net> {
+        match self.construct {
+            Construct::Row(construct) => Some(init::without_values(|| construct(self.input, self.classes))),
+            Construct::Other(_) => None,
+        }
+    }
+
+    /// How a parameter starts, by its path and its number of axes.
+    pub(super) fn initial(&self, path: &str, rank: usize) -> Option<Init> {
+        (self.start)(path, rank)
     }
 
     /// Loads a whole state dict as torchvision's net of this name does. Heads that only training uses may be absent; they keep

@@ -13,7 +13,7 @@ macro_rules! regnet {
     ($name:literal, $summary:literal, $excite:literal, $depth:literal, [$w0:literal, $wa:literal, $wm:literal], $group:literal) => {
         ModelSpec::new($name, $summary, start::regnet, |i, k| {
             let rule = Rule { depth: $depth, start: $w0, slope: $wa, factor: $wm, group: $group, excite: $excite };
-            Box::new(regnet(&rule, [i[0], k]))
+            regnet(&rule, [i[0], k])
         })
     };
 }

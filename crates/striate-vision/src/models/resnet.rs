@@ -11,7 +11,7 @@ use striate_nn::{
 
 macro_rules! resnet {
     ($name:literal, $summary:literal, $spec:expr, $resize:literal) => {
-        ModelSpec::new($name, $summary, start::he, |i, k| Box::new(resnet(&$spec, [i[0], k])))
+        ModelSpec::new($name, $summary, start::he, |i, k| resnet(&$spec, [i[0], k]))
     };
 }
 

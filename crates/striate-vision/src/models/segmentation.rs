@@ -14,7 +14,7 @@ use striate_nn::{
 
 macro_rules! segmenter {
     ($name:literal, $summary:literal, $start:expr, $construct:expr) => {
-        ModelSpec::new($name, $summary, $start, $construct).segments().aux(&["aux_classifier."])
+        ModelSpec::other($name, $summary, $start, $construct).segments().aux(&["aux_classifier."])
     };
 }
 
@@ -37,7 +37,7 @@ pub(super) static MODELS: &[ModelSpec] = &[
     segmenter!("deeplabv3_mobilenet_v3_large", "pyramid of dilations, mobile", start::mobilenet_backbone, |i, k| {
         Box::new(Segmenter::deeplab(mobilenet(i[0]), k))
     }),
-    ModelSpec::new("lraspp_mobilenet_v3_large", "two scales, the smallest", start::mobilenet_backbone, |i, k| {
+    ModelSpec::other("lraspp_mobilenet_v3_large", "two scales, the smallest", start::mobilenet_backbone, |i, k| {
         Box::new(Lraspp::new(i[0], k))
     })
     .segments(),

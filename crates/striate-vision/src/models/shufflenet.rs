@@ -8,7 +8,7 @@ use striate_nn::{BatchNorm2d, ChannelShuffle, Conv2d, Linear, MaxPool2d, ReLU};
 
 macro_rules! shufflenet {
     ($name:literal, $summary:literal, $widths:expr, $resize:literal) => {
-        ModelSpec::new($name, $summary, start::layers, |i, k| Box::new(shufflenet($widths, [i[0], k])))
+        ModelSpec::new($name, $summary, start::layers, |i, k| shufflenet($widths, [i[0], k]))
     };
 }
 

@@ -5,7 +5,7 @@ use striate_nn::{
     AdaptiveAvgPool2d, Conv2dNormActivation, Linear, MaxPool2d, Module, Path, Sequential, display_module, visit_fields,
 };
 
-pub(super) static MODELS: &[ModelSpec] = &[ModelSpec::new(
+pub(super) static MODELS: &[ModelSpec] = &[ModelSpec::other(
     "small",
     "six 3x3 convolutions with batch norm, for small pictures",
     start::he,

@@ -10,10 +10,10 @@ pub(super) static MODELS: &[ModelSpec] = &[
         "squeezenet1_0",
         "fire modules: squeeze by 1x1, expand by 1x1 and 3x3",
         start::squeezenet,
-        |i, k| Box::new(squeezenet(&V1_0, i[0], k)),
+        |i, k| squeezenet(&V1_0, i[0], k),
     ),
     ModelSpec::new("squeezenet1_1", "squeezenet1_0 at a third of its cost", start::squeezenet, |i, k| {
-        Box::new(squeezenet(&V1_1, i[0], k))
+        squeezenet(&V1_1, i[0], k)
     }),
 ];
 

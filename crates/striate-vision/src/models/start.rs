@@ -10,7 +10,7 @@ use striate_nn::{Draw, Module};
 pub(super) type Start = fn(path: &str, rank: usize) -> Option<Init>;
 
 /// Gives the parameters of a net these initial values, a function of (seed, parameter path).
-pub(super) fn set<M: Module + ?Sized>(net: &M, start: Start, seed: u64) {
+pub(super) fn set<M: Module + ?Sized>(net: &M, start: impl Fn(&str, usize) -> Option<Init>, seed: u64) {
     for (path, cell) in net.named_parameters() {
         if let Some(init) = start(&path, cell.shape().rank()) {
             let (layer, name) = path.rsplit_once('.').unwrap_or(("", &path));

@@ -7,7 +7,7 @@ use striate_nn::{AdaptiveAvgPool2d, BatchNorm2d, Conv2d, Dropout, Linear, MaxPoo
 
 macro_rules! vgg {
     ($name:literal, $summary:literal, $stages:expr, $norm:literal) => {
-        ModelSpec::new($name, $summary, start::he_and_small_linear, |i, k| Box::new(vgg($stages, $norm, [i[0], k])))
+        ModelSpec::new($name, $summary, start::he_and_small_linear, |i, k| vgg($stages, $norm, [i[0], k]))
     };
 }
 

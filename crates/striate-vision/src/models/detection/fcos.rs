@@ -13,6 +13,7 @@ use super::picture::PictureTransform;
 use super::pyramid::{BackboneWithFpn, LastLevel, ResNetPyramid, WIDTH};
 use super::registry::DetectorShape;
 use super::targets::{AnchorSet, Matching, assign};
+use super::trunk::Trunk;
 use crate::models::parts::Net;
 use striate_graph::{Array, Tensor};
 use striate_nn::{Conv2d, GroupNorm, Module, Path, ReLU, visit_fields};
@@ -149,23 +150,32 @@ detection_module!(Fcos, backbone, head);
 pub(super) fn fcos_resnet50_fpn(shape: DetectorShape) -> Box<dyn DetectionNet> {
     let last = LastLevel::p6p7(WIDTH, WIDTH);
     let pyramid = ResNetPyramid { from_layer1: false, last, norm: shape.norm(), fpn_norm: None };
+    Box::new(fcos(BackboneWithFpn::resnet50(3, pyramid), shape.classes))
+}
+
+/// On any net, with maps of stride 8 to 32.
+pub(super) fn fcos_on(trunk: &Trunk, classes: usize) -> Box<dyn DetectionNet> {
+    Box::new(fcos(trunk.backbone(1, LastLevel::p6p7(WIDTH, WIDTH)), classes))
+}
+
+fn fcos(backbone: BackboneWithFpn, classes: usize) -> Fcos {
     let row = || {
         (0..DEPTH).fold(Net::new("Sequential"), |row, _| {
             row.add(Conv2d::new(WIDTH, WIDTH, 3).padding(1)).add(GroupNorm::new(32, WIDTH)).add(ReLU::new())
         })
     };
     let values = |columns: usize| Conv2d::new(WIDTH, columns, 3).padding(1);
-    Box::new(Fcos {
-        backbone: BackboneWithFpn::resnet50(3, pyramid),
+    Fcos {
+        backbone,
         head: Head {
-            classification_head: ClassificationHead { conv: row(), cls_logits: values(shape.classes), family: FAMILY },
+            classification_head: ClassificationHead { conv: row(), cls_logits: values(classes), family: FAMILY },
             regression_head: RegressionHead { conv: row(), bbox_reg: values(4), bbox_ctrness: values(1) },
             family: FAMILY,
         },
         anchors: AnchorGenerator::new([8.0, 16.0, 32.0, 64.0, 128.0].map(|size| vec![size]).to_vec(), vec![1.0]),
         transform: PictureTransform::shorter(800, 1333),
         selection: Selection { score: 0.2, iou: 0.6, candidates: 1000, most: 100 },
-        classes: shape.classes,
+        classes,
         path: Path::default(),
-    })
+    }
 }

@@ -38,6 +38,7 @@ mod ssdlite;
 mod start;
 mod striate_det;
 mod targets;
+mod trunk;
 
 pub use anchors::{AnchorGenerator, DefaultBoxGenerator};
 pub use boxes::{BoxCoder, Corners, SideCoder, batched_nms, clip_to, is_at_least, nms, resize_box};
@@ -46,7 +47,7 @@ pub use heads::Selection;
 pub use one_stage::{Decoded, Groups, OneStage, one_stage};
 pub use picture::{PictureSize, PictureTransform, picture_array};
 pub use pyramid::{FeaturePyramidNetwork, LastLevel};
-pub use registry::{DetectorSpec, detectors, find_detector};
+pub use registry::{DetectorSpec, detectors, detectors_on_classifiers, find_detector};
 pub use sampling::Sampling;
 pub use targets::{Truth, pad_truths};
 

@@ -148,11 +148,18 @@ impl Module for FeaturePyramidNetwork {
 }
 display_module!(FeaturePyramidNetwork);
 
+/// Which values of a net a pyramid sees, the finest first.
+pub(super) enum Taps {
+    /// Those of these of its layers.
+    Layers(&'static [&'static str]),
+    /// Those of the layers with these paths inside of it, at any depth, and what it gives at the end.
+    Paths(Vec<String>),
+}
+
 /// A backbone under a pyramid.
 pub(super) struct BackboneWithFpn {
     body: Net,
-    /// The layers whose values the pyramid sees, the finest first.
-    taps: &'static [&'static str],
+    taps: Taps,
     fpn: FeaturePyramidNetwork,
     path: Path,
 }
@@ -169,6 +176,11 @@ pub(super) struct ResNetPyramid {
 }
 
 impl BackboneWithFpn {
+    /// On these values of any net.
+    pub fn new(body: Net, taps: Taps, fpn: FeaturePyramidNetwork) -> BackboneWithFpn {
+        BackboneWithFpn { body, taps, fpn, path: Path::default() }
+    }
+
     /// On a ResNet-50.
     pub fn resnet50(channels: usize, pyramid: ResNetPyramid) -> BackboneWithFpn {
         let spec = ResNetSpec::bottleneck([3, 4, 6, 3]).norm(pyramid.norm);
@@ -178,22 +190,41 @@ impl BackboneWithFpn {
             false => (&["layer2", "layer3", "layer4"], &[512, 1024, 2048]),
         };
         let fpn = FeaturePyramidNetwork::with_norm(widths, WIDTH, pyramid.last, pyramid.fpn_norm);
-        BackboneWithFpn { body, taps, fpn, path: Path::default() }
+        BackboneWithFpn::new(body, Taps::Layers(taps), fpn)
     }
 
     /// On MobileNetV3-Large: its last stage and its last convolution, both of stride 32.
     pub fn mobilenet_v3(channels: usize, norm: Norm) -> BackboneWithFpn {
         let body = features_v3(&LARGE, channels, V3Style { dilated: false, norm });
         let fpn = FeaturePyramidNetwork::new(&[160, 960], WIDTH, LastLevel::MaxPool);
-        BackboneWithFpn { body, taps: &["13", "16"], fpn, path: Path::default() }
+        BackboneWithFpn::new(body, Taps::Layers(&["13", "16"]), fpn)
     }
 
     /// The maps of the pyramid, the finest first.
     #[track_caller]
     pub fn levels(&self, x: &Tensor) -> Vec<Tensor> {
-        let (_, found) = self.body.walk(x, self.taps);
-        let maps: Vec<Tensor> = found.into_iter().map(|(_, value)| value).collect();
+        let maps: Vec<Tensor> = match &self.taps {
+            Taps::Layers(names) => self.body.walk(x, names).1.into_iter().map(|(_, value)| value).collect(),
+            Taps::Paths(paths) => {
+                let last = self.body.call(x);
+                let inside = paths.iter().map(|path| self.value_of(path, x));
+                inside.chain([last.clone()]).collect()
+            }
+        };
         self.fpn.levels(&maps)
+    }
+
+    /// What the layer with this path in the body has given, on the way from `x`.
+    #[track_caller]
+    fn value_of(&self, path: &str, x: &Tensor) -> Tensor {
+        let body = self.body.path().map(Path::get).unwrap_or_default();
+        let path = if body.is_empty() { path.to_owned() } else { format!("{body}.{path}") };
+        match x.trace().with_graph(|graph| graph.tap(&path)) {
+            Ok(id) => x.trace().at(id),
+            Err(error) => {
+                x.trace().refuse("BackboneWithFPN", error.to_string(), "name the layers first (assign_names)")
+            }
+        }
     }
 }
 

@@ -14,10 +14,11 @@ use super::pyramid::{BackboneWithFpn, LastLevel, ResNetPyramid, WIDTH};
 use super::registry::DetectorShape;
 use super::sampling::{SampledProposals, sample_anchors, sample_proposals};
 use super::targets::{AnchorSet, Matching, assign};
+use super::trunk::{STRIDES, Trunk};
 use crate::models::parts::{Net, Norm, flatten};
 use striate_graph::{Array, RoiAlignSpec, Tensor};
 use striate_nn::{
-    BatchNorm2d, Conv2d, Conv2dNormActivation, ConvTranspose2d, Linear, Module, Path, ReLU, visit_fields,
+    BatchNorm2d, Conv2d, Conv2dNormActivation, ConvTranspose2d, Linear, Module, Path, ReLU, Visitor, visit_fields,
 };
 
 /// Side of what is pooled of a proposal.
@@ -96,9 +97,89 @@ impl Module for BoxPredictor {
     }
 }
 
+/// Convolution, norm and ReLU of regions, as [`Conv2dNormActivation`] has them.
+struct RegionConv {
+    conv: Conv2d,
+    norm: BatchNorm2d,
+    relu: ReLU,
+    path: Path,
+}
+
+impl RegionConv {
+    fn new() -> RegionConv {
+        let conv = Conv2d::new(WIDTH, WIDTH, 3).padding(1).bias(false);
+        RegionConv { conv, norm: BatchNorm2d::new(WIDTH), relu: ReLU::new(), path: Path::default() }
+    }
+
+    /// Of regions `[rows, C, H, W]`, of which those count for the norm that have 1 in `[rows]`.
+    #[track_caller]
+    fn of_rows(&self, x: &Tensor, rows: &Tensor) -> Tensor {
+        self.norm.call_rows(&self.conv.call(x), rows).relu()
+    }
+}
+
+impl Module for RegionConv {
+    #[track_caller]
+    fn forward(&self, x: &Tensor) -> Tensor {
+        self.norm.call(&self.conv.call(x)).relu()
+    }
+    visit_fields!(conv as "0", norm as "1", relu as "2");
+    fn path(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+    fn class_name(&self) -> String {
+        "Conv2dNormActivation".to_owned()
+    }
+}
+
+/// What makes features of the pooled regions: convolutions, where there are any, and linear layers.
+struct BoxHead {
+    convs: Vec<RegionConv>,
+    /// Its layers are named as if they were this module's.
+    linear: Net,
+    path: Path,
+}
+
+impl BoxHead {
+    /// As [`Module::call`]; in training the norms count the regions alone that have 1 in `[rows]`: others are padding.
+    #[track_caller]
+    fn of_rows(&self, x: &Tensor, rows: &Tensor) -> Tensor {
+        let _scope = x.trace().enter(&self.path.get());
+        let mut x = x.clone();
+        for conv in &self.convs {
+            x = conv.of_rows(&x, rows);
+        }
+        self.linear.forward(&x)
+    }
+}
+
+impl Module for BoxHead {
+    #[track_caller]
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let mut x = x.clone();
+        for conv in &self.convs {
+            x = conv.call(&x);
+        }
+        self.linear.forward(&x)
+    }
+
+    fn visit(&self, visitor: &mut dyn Visitor) {
+        self.convs.iter().enumerate().for_each(|(index, conv)| visitor.module(&index.to_string(), conv));
+        self.linear.visit(visitor);
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
+    fn class_name(&self) -> String {
+        self.linear.class_name()
+    }
+}
+
 /// The second stage, and the third where there is one.
 struct RoiHeads {
-    box_head: Net,
+    box_head: BoxHead,
     box_predictor: BoxPredictor,
     mask_head: Option<Net>,
     mask_predictor: Option<Net>,
@@ -151,10 +232,14 @@ impl FasterRcnn {
         }
     }
 
+    /// What is in boxes; in training `valid` `[N, most, 1]` says which of them are none but padding, for the norms of the head.
     #[track_caller]
-    fn second_stage(&self, maps: &[Tensor], boxes: &Boxes) -> BoxValues {
+    fn second_stage(&self, maps: &[Tensor], boxes: &Boxes, valid: Option<&Tensor>) -> BoxValues {
         let pooled = self.align.pool(maps, &boxes.regions);
-        let features = self.roi_heads.box_head.call(&pooled);
+        let features = match valid {
+            Some(valid) => self.roi_heads.box_head.of_rows(&pooled, &valid.reshape([pooled.size(0)])),
+            None => self.roi_heads.box_head.call(&pooled),
+        };
         let [n, most] = [0, 1].map(|axis| boxes.corners.size(axis));
         let logits = self.roi_heads.box_predictor.cls_score.call(&features);
         let offsets = self.roi_heads.box_predictor.bbox_pred.call(&features);
@@ -221,7 +306,7 @@ impl DetectionNet for FasterRcnn {
         let maps = self.backbone.levels(x);
         let first = self.first_stage(&maps, [x.size(2), x.size(3)]);
         let proposed = proposals(&first, size, &self.rules, &self.align);
-        let values = self.second_stage(&maps, &proposed);
+        let values = self.second_stage(&maps, &proposed, None);
         let third = self.third_stage(&maps, &values, &proposed, size);
         let mut outputs = vec![
             ("objectness", first.objectness),
@@ -263,7 +348,7 @@ impl DetectionNet for FasterRcnn {
         let chosen = sample_anchors(&assigned, &training.sampling);
         let proposed = proposals(&first, size, &self.training_rules(first.anchors.len()), &self.align);
         let sampled = sample_proposals(&proposed, truths, &training.sampling, &self.align);
-        let values = self.second_stage(&maps, &sampled.boxes);
+        let values = self.second_stage(&maps, &sampled.boxes, Some(&sampled.valid));
         let mut found = losses::second_stage([&values.logits, &values.offsets], &sampled).to_vec();
         found.extend(training.masks.and_then(|masks| self.mask_loss(&maps, &sampled, masks)));
         found.extend(losses::first_stage([&first.objectness, &first.offsets], &assigned, &chosen));
@@ -303,20 +388,23 @@ fn with_masks(masks: &Array, [boxes, scores, labels, counts]: [&Array; 4]) -> st
 }
 
 /// Flattened, two linear layers with ReLU.
-fn two_mlp_head() -> Net {
-    Net::new("TwoMLPHead")
+fn two_mlp_head() -> BoxHead {
+    let linear = Net::new("TwoMLPHead")
         .hidden(flatten())
         .named("fc6", Linear::new(WIDTH * POOLED * POOLED, INNER))
         .hidden(ReLU::new())
         .named("fc7", Linear::new(INNER, INNER))
-        .hidden(ReLU::new())
+        .hidden(ReLU::new());
+    BoxHead { convs: Vec::new(), linear, path: Path::default() }
 }
 
 /// Four convolutions with norms, flattened, a linear layer with ReLU.
-fn conv_fc_head() -> Net {
-    let conv = || Conv2dNormActivation::new(WIDTH, WIDTH, 3).norm(BatchNorm2d::new(WIDTH));
-    let convs = (0..4).fold(Net::new("FastRCNNConvFCHead"), |row, _| row.add(conv()));
-    convs.add(flatten()).add(Linear::new(WIDTH * POOLED * POOLED, INNER)).add(ReLU::new().inplace(true))
+fn conv_fc_head() -> BoxHead {
+    let linear = Net::new("FastRCNNConvFCHead")
+        .named("4", flatten())
+        .named("5", Linear::new(WIDTH * POOLED * POOLED, INNER))
+        .named("6", ReLU::new().inplace(true));
+    BoxHead { convs: (0..4).map(|_| RegionConv::new()).collect(), linear, path: Path::default() }
 }
 
 /// How one of the family differs.
@@ -325,7 +413,7 @@ struct Variant {
     anchors: AnchorGenerator,
     strides: Vec<usize>,
     depth: usize,
-    box_head: Net,
+    box_head: BoxHead,
     transform: PictureTransform,
     rules: ProposalRules,
     masks: bool,
@@ -334,14 +422,19 @@ struct Variant {
 const RULES: ProposalRules = ProposalRules { candidates: 1000, most: 1000, iou: 0.7, score: 0.0 };
 
 impl Variant {
-    /// One size of anchors on each level of a ResNet's pyramid.
+    /// On a ResNet-50.
     fn resnet50(norm: Norm, fpn_norm: Option<Norm>) -> Variant {
         let pyramid = ResNetPyramid { from_layer1: true, last: LastLevel::MaxPool, norm, fpn_norm };
+        Variant::on(BackboneWithFpn::resnet50(3, pyramid))
+    }
+
+    /// One size of anchors on each level of a pyramid from stride 4 on.
+    fn on(backbone: BackboneWithFpn) -> Variant {
         let sizes = [32.0, 64.0, 128.0, 256.0, 512.0].map(|size| vec![size]).to_vec();
         Variant {
-            backbone: BackboneWithFpn::resnet50(3, pyramid),
+            backbone,
             anchors: AnchorGenerator::new(sizes, vec![0.5, 1.0, 2.0]),
-            strides: vec![4, 8, 16, 32],
+            strides: STRIDES.to_vec(),
             depth: 1,
             box_head: two_mlp_head(),
             transform: PictureTransform::shorter(800, 1333),
@@ -411,8 +504,13 @@ pub(super) fn fasterrcnn_resnet50_fpn(shape: DetectorShape) -> Box<dyn Detection
     Variant::resnet50(shape.norm(), None).build(shape.classes)
 }
 
-/// Norms in the pyramid, a deeper first stage, and convolutions in the box head (Li et al. 2021). In training the norms of the box head
-/// count every place of the sample: where a picture has fewer proposals, regions of zeros are among what they normalise.
+/// As [`fasterrcnn_resnet50_fpn`] on any net, with maps of stride 4 to 32.
+pub(super) fn fasterrcnn_on(trunk: &Trunk, classes: usize) -> Box<dyn DetectionNet> {
+    Variant::on(trunk.backbone(0, LastLevel::MaxPool)).build(classes)
+}
+
+/// Norms in the pyramid, a deeper first stage, and convolutions with norms in the box head (Li et al. 2021). Places of the sample that a
+/// picture with fewer proposals leaves empty do not count for those norms.
 pub(super) fn fasterrcnn_resnet50_fpn_v2(shape: DetectorShape) -> Box<dyn DetectionNet> {
     let usual = Variant::resnet50(Norm::BATCH, Some(Norm::BATCH));
     Variant { depth: 2, box_head: conv_fc_head(), ..usual }.build(shape.classes)

@@ -1,13 +1,17 @@
 //! The detectors by name.
 
 use super::detector::DetectionNet;
+use super::trunk::Trunk;
 use super::{fcos, rcnn, retinanet, ssd, ssdlite, start, striate_det};
-use crate::models::ModelError;
 use crate::models::parts::Norm;
 use crate::models::start::{Start, set as set_start};
+use crate::models::{ModelError, ModelSpec, Task, models};
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use striate_io::{fit_names, read_weights};
-use striate_nn::{Module, StateDict, assign_names, init};
+use striate_nn::init::{self, Init};
+use striate_nn::{Module, StateDict, assign_names};
 
 /// For what a detector is built.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,7 +29,15 @@ impl DetectorShape {
     }
 }
 
-/// One detector of the registry.
+/// How a detector is made.
+enum Construct {
+    /// As it is.
+    Whole(fn(DetectorShape) -> Box<dyn DetectionNet>),
+    /// On a classifier.
+    On(Trunk, fn(&Trunk, usize) -> Box<dyn DetectionNet>),
+}
+
+/// One detector of the registry, or one on a classifier of the other registry (see [`find_detector`]).
 pub struct DetectorSpec {
     /// torchvision's name, or ours.
     pub name: &'static str,
@@ -35,7 +47,7 @@ pub struct DetectorSpec {
     pub input: [usize; 3],
     /// Labels unless others are asked for, the background among them where there is one.
     pub classes: usize,
-    construct: fn(DetectorShape) -> Box<dyn DetectionNet>,
+    construct: Construct,
     start: Start,
     /// Whether torchvision freezes the norms of its backbone when it starts from weights.
     freezes: bool,
@@ -50,18 +62,30 @@ const fn spec(
     construct: fn(DetectorShape) -> Box<dyn DetectionNet>,
     start: Start,
 ) -> DetectorSpec {
-    let (input, classes) = ([3, side, side], 91);
-    DetectorSpec { name, summary, input, classes, construct, start, freezes: false, without_eps: None }
+    DetectorSpec::new(name, summary, side, Construct::Whole(construct), start)
 }
 
 impl DetectorSpec {
-    /// As many labels as COCO has classes, without a background.
-    const fn of_things(self) -> DetectorSpec {
-        DetectorSpec { classes: 80, ..self }
+    const fn new(
+        name: &'static str,
+        summary: &'static str,
+        side: usize,
+        construct: Construct,
+        start: Start,
+    ) -> DetectorSpec {
+        let (input, classes) = ([3, side, side], 91);
+        DetectorSpec { name, summary, input, classes, construct, start, freezes: false, without_eps: None }
     }
 
-    const fn freezes(self, without_eps: Option<&'static str>) -> DetectorSpec {
-        DetectorSpec { freezes: true, without_eps, ..self }
+    /// As many labels as COCO has classes, without a background.
+    const fn of_things(mut self) -> DetectorSpec {
+        self.classes = 80;
+        self
+    }
+
+    const fn freezes(mut self, without_eps: Option<&'static str>) -> DetectorSpec {
+        (self.freezes, self.without_eps) = (true, without_eps);
+        self
     }
 }
 
@@ -123,18 +147,101 @@ pub fn detectors() -> &'static [DetectorSpec] {
     &DETECTORS
 }
 
-/// The detector of a name.
+/// What finds boxes in the maps of a classifier.
+struct Heads {
+    /// How the names of detectors with them begin.
+    prefix: &'static str,
+    summary: &'static str,
+    construct: fn(&Trunk, usize) -> Box<dyn DetectionNet>,
+    start: Start,
+}
+
+/// Pixels of their usual pictures, as of torchvision's with these heads.
+const SIDE: usize = 800;
+/// How the names of detectors on a classifier end.
+const PYRAMID: &str = "_fpn";
+
+static HEADS: [Heads; 3] = [
+    Heads {
+        prefix: "fasterrcnn_",
+        summary: "Faster R-CNN on a classifier",
+        construct: rcnn::fasterrcnn_on,
+        start: start::TWO_STAGES,
+    },
+    Heads {
+        prefix: "retinanet_",
+        summary: "RetinaNet on a classifier",
+        construct: retinanet::retinanet_on,
+        start: start::ONE_STAGE,
+    },
+    Heads { prefix: "fcos_", summary: "FCOS on a classifier", construct: fcos::fcos_on, start: start::ONE_STAGE },
+];
+
+/// How detectors on a classifier are called, with `NAME` for the classifier's name: what [`find_detector`] takes beside the names of
+/// [`detectors`].
+///
+/// ```
+/// let patterns: Vec<String> = striate_vision::models::detection::detectors_on_classifiers().collect();
+/// assert_eq!(patterns, ["fasterrcnn_NAME_fpn", "retinanet_NAME_fpn", "fcos_NAME_fpn"]);
+/// ```
+pub fn detectors_on_classifiers() -> impl Iterator<Item = String> {
+    HEADS.iter().map(|heads| format!("{}NAME{PYRAMID}", heads.prefix))
+}
+
+/// All names of classifiers, each with each of the heads.
+fn names_on_classifiers() -> impl Iterator<Item = String> {
+    let classifiers = || models().filter(|spec| spec.task == Task::Classify);
+    HEADS.iter().flat_map(move |heads| classifiers().map(|spec| format!("{}{}{PYRAMID}", heads.prefix, spec.name)))
+}
+
+/// The heads and the classifier that a name asks for.
+fn parts_of(name: &str) -> Option<(&'static Heads, &'static ModelSpec)> {
+    let inner = name.strip_suffix(PYRAMID)?;
+    let heads = HEADS.iter().find(|heads| inner.starts_with(heads.prefix))?;
+    let backbone = inner.strip_prefix(heads.prefix)?;
+    let spec = models().find(|spec| spec.name == backbone && spec.task == Task::Classify)?;
+    Some((heads, spec))
+}
+
+/// The detector with these heads on a classifier. It is made once, and kept: there are as many as there are names.
+fn detector_on(name: &str, heads: &Heads, backbone: &'static ModelSpec) -> Result<&'static DetectorSpec, ModelError> {
+    static FOUND: Mutex<BTreeMap<String, &'static DetectorSpec>> = Mutex::new(BTreeMap::new());
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(spec) = found.get(name) {
+        return Ok(spec);
+    }
+    let construct = Construct::On(Trunk::find(name, backbone)?, heads.construct);
+    let kept: &'static str = Box::leak(name.to_owned().into_boxed_str());
+    let spec = DetectorSpec::new(kept, heads.summary, SIDE, construct, heads.start);
+    let spec: &'static DetectorSpec = Box::leak(Box::new(spec));
+    found.insert(name.to_owned(), spec);
+    Ok(spec)
+}
+
+/// The detector of a name: one of [`detectors`], or `fasterrcnn_NAME_fpn`, `retinanet_NAME_fpn` or `fcos_NAME_fpn` with the name of a
+/// classifier ([`models`]): its layers up to the last map of stride 32 under a feature pyramid, with plain batch norm and the
+/// classifier's own initial values. torchvision's detectors keep their names (`retinanet_resnet50_fpn`).
+///
+/// ```
+/// use striate_vision::models::detection::find_detector;
+/// let net = find_detector("retinanet_mobilenet_v2_fpn")?.build(4, 0)?;
+/// assert!(net.state_dict().contains("backbone.body.features.18.0.weight"));
+/// # Ok::<(), striate_vision::models::ModelError>(())
+/// ```
 ///
 /// # Errors
-/// [`ModelError::UnknownModel`], with the nearest name.
+/// [`ModelError::UnknownModel`], with the nearest name; [`ModelError::Backbone`] for a classifier without such maps.
 pub fn find_detector(name: &str) -> Result<&'static DetectorSpec, ModelError> {
-    DETECTORS.iter().find(|spec| spec.name == name).ok_or_else(|| {
-        let nearest = striate_graph::nearest(name, DETECTORS.iter().map(|spec| spec.name));
-        ModelError::UnknownModel {
-            name: name.to_owned(),
-            hint: nearest.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default(),
-        }
-    })
+    if let Some(spec) = DETECTORS.iter().find(|spec| spec.name == name) {
+        return Ok(spec);
+    }
+    if let Some((heads, backbone)) = parts_of(name) {
+        return detector_on(name, heads, backbone);
+    }
+    let on_classifiers: Vec<String> = names_on_classifiers().collect();
+    let names = DETECTORS.iter().map(|spec| spec.name).chain(on_classifiers.iter().map(String::as_str));
+    let hint = striate_graph::nearest(name, names).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+    Err(ModelError::UnknownModel { name: name.to_owned(), hint })
 }
 
 impl std::fmt::Debug for DetectorSpec {
@@ -153,8 +260,23 @@ impl DetectorSpec {
     /// # Ok::<(), striate_vision::models::ModelError>(())
     /// ```
     pub fn labels(&self, things: usize) -> usize {
-        let shape = DetectorShape { classes: self.classes, frozen: None };
-        things + init::without_values(|| (self.construct)(shape)).first_class()
+        things + self.bare(DetectorShape { classes: self.classes, frozen: None }).first_class()
+    }
+
+    /// The net without names and initial values.
+    fn bare(&self, shape: DetectorShape) -> Box<dyn DetectionNet> {
+        init::without_values(|| match &self.construct {
+            Construct::Whole(construct) => construct(shape),
+            Construct::On(trunk, construct) => construct(trunk, shape.classes),
+        })
+    }
+
+    /// How a parameter starts: of a classifier as it does there.
+    fn initial(&self, path: &str, rank: usize) -> Option<Init> {
+        match (&self.construct, path.strip_prefix("backbone.body.")) {
+            (Construct::On(trunk, _), Some(inside)) => trunk.spec().initial(inside, rank),
+            _ => (self.start)(path, rank),
+        }
     }
 
     /// The net, named, with initial values that are a function of (seed, parameter path).
@@ -164,7 +286,7 @@ impl DetectorSpec {
     pub fn build(&self, classes: usize, seed: u64) -> Result<Box<dyn DetectionNet>, ModelError> {
         let net = self.structure(classes, None)?;
         init::reset_parameters(&*net, seed);
-        set_start(&*net, self.start, seed);
+        set_start(&*net, |path, rank| self.initial(path, rank), seed);
         net.start();
         Ok(net)
     }
@@ -176,7 +298,7 @@ impl DetectorSpec {
     /// [`ModelError::Input`] without classes.
     pub fn structure(&self, classes: usize, frozen: Option<f64>) -> Result<Box<dyn DetectionNet>, ModelError> {
         let frozen = frozen.filter(|_| self.freezes);
-        let net = init::without_values(|| (self.construct)(DetectorShape { classes, frozen }));
+        let net = self.bare(DetectorShape { classes, frozen });
         if classes <= net.first_class() {
             let [channels, height, width] = self.input;
             let why = match net.first_class() {

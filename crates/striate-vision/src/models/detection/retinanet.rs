@@ -13,6 +13,7 @@ use super::picture::PictureTransform;
 use super::pyramid::{BackboneWithFpn, LastLevel, ResNetPyramid, WIDTH};
 use super::registry::DetectorShape;
 use super::targets::{AnchorSet, Matching, assign};
+use super::trunk::Trunk;
 use crate::models::parts::{Net, Norm};
 use striate_graph::{Array, Tensor};
 use striate_nn::{Conv2d, Conv2dNormActivation, GroupNorm, Module, Path, visit_fields};
@@ -163,6 +164,11 @@ pub(super) fn retinanet_resnet50_fpn(shape: DetectorShape) -> Box<dyn DetectionN
     let last = LastLevel::p6p7(WIDTH, WIDTH);
     let pyramid = ResNetPyramid { from_layer1: false, last, norm: shape.norm(), fpn_norm: None };
     Box::new(RetinaNet::new(BackboneWithFpn::resnet50(3, pyramid), false, shape.classes))
+}
+
+/// As [`retinanet_resnet50_fpn`] on any net, with maps of stride 8 to 32.
+pub(super) fn retinanet_on(trunk: &Trunk, classes: usize) -> Box<dyn DetectionNet> {
+    Box::new(RetinaNet::new(trunk.backbone(1, LastLevel::p6p7(WIDTH, WIDTH)), false, classes))
 }
 
 /// With group norm in the heads, and P6 on the backbone's last map (Zhang et al. 2019).
