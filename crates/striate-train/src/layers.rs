@@ -113,7 +113,7 @@ impl Layers {
     fn is_head(&self, layer: &Layer) -> bool {
         match self.body {
             Some(body) => !is_below(&layer.path, body),
-            None => self.head() == Some(&layer.path),
+            None => self.head() == Some(layer.path.as_str()),
         }
     }
 
