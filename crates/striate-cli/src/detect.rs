@@ -2,7 +2,7 @@
 
 use crate::compute::ComputeArgs;
 use crate::failure::Failure;
-use crate::model::{Model, ModelArgs};
+use crate::model::{Model, ModelArgs, Origin};
 use crate::output::{Output, print_json, print_line};
 use crate::predict::answers::{free_folder, free_name};
 use clap::Args;
@@ -10,15 +10,17 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use striate::graph::{Array, DType, Program, Session};
+use striate::io::onnx::OnnxSession;
 use striate::io::write_atomic;
 use striate::train::{Evaluator, into_source};
 use striate::vision::data::Image;
 use striate::vision::detection::{draw_boxes, encode_jpeg};
-use striate::vision::models::Task;
 use striate::vision::models::detection::{
-    DetectError, Detections, Detector, coco_classes, coco_things, find_detector, picture_array,
+    DetectError, Detections, Detector, ExportedBoxes, coco_classes, coco_things, find_detector, picture_array,
+    resize_box,
 };
-use striate::vision::transforms::Layout;
+use striate::vision::models::{ModelError, Task};
+use striate::vision::transforms::{Layout, Preprocess, ResizeTo};
 
 impl From<DetectError> for Failure {
     fn from(error: DetectError) -> Failure {
@@ -73,6 +75,60 @@ pub enum Finder {
     Registry(Box<Detector>, Vec<String>),
     /// Trained here: pictures are prepared as its file says.
     Trained(Box<Model>, Box<Evaluator>, Vec<String>),
+    /// Exported from here: its file says how pictures are prepared and what it gives.
+    Exported(Box<Exported>),
+}
+
+/// An ONNX model that gives boxes.
+pub struct Exported {
+    session: OnnxSession,
+    boxes: ExportedBoxes,
+    preprocess: Preprocess,
+    bytes: bool,
+    names: Vec<String>,
+}
+
+impl Exported {
+    /// Of the file that a model came from.
+    fn open(path: &Path, model: Model, compute: ComputeArgs) -> Result<Exported, Failure> {
+        let onnx = crate::onnx::read(path)?;
+        let boxes = ExportedBoxes::parse(path, onnx.metadata())?;
+        let preprocess = model.preprocess;
+        if !matches!(preprocess.resize, Some(ResizeTo::Exact(_) | ResizeTo::Letterbox(_))) || preprocess.crop.is_some()
+        {
+            return Err(Failure::usage(format!(
+                "{}: pictures are prepared as {preprocess}; boxes find back into pictures that are resized whole to the file's size alone",
+                path.display()
+            )));
+        }
+        let bytes = onnx.inputs().first().is_some_and(|input| input.dtype == DType::U8);
+        let session = OnnxSession::new(onnx).with(compute.options(), compute.team());
+        Ok(Exported { session, boxes, preprocess, bytes, names: model.class_names.unwrap_or_default() })
+    }
+
+    fn find(&mut self, image: &Image) -> Result<Detections, Failure> {
+        let layout = if self.bytes { Layout::Nhwc } else { Layout::Nchw };
+        let (values, shape) =
+            self.preprocess.apply(image, layout).map_err(|error| Failure::usage(error.to_string()))?;
+        let (array, frame) = match self.bytes {
+            // The values are bytes as parts of 255.
+            true => (
+                Array::from_vec(shape, values.iter().map(|v| (255.0 * v).round() as u8).collect())?,
+                [shape[1], shape[2]],
+            ),
+            false => (Array::from_vec(shape, values)?, [shape[2], shape[3]]),
+        };
+        let outputs = self.session.run(&[&array]).map_err(ModelError::from)?;
+        let found = self.boxes.decode(&outputs, self.names.len())?.pop().unwrap_or_default();
+        let source = [image.height, image.width];
+        Ok(match self.preprocess.resize {
+            Some(ResizeTo::Letterbox(_)) => into_source(found, frame, source),
+            _ => {
+                let corners = found.boxes.iter().map(|corners| resize_box(frame, source, *corners)).collect();
+                Detections { boxes: corners, ..found }
+            }
+        })
+    }
 }
 
 impl Finder {
@@ -84,17 +140,24 @@ impl Finder {
         Ok(Finder::Registry(Box::new(detector), names))
     }
 
-    /// A detector out of a file or a run folder.
-    pub fn of_model(model: Model, compute: ComputeArgs) -> Finder {
+    /// A detector out of a file, a run folder or an ONNX file that was exported.
+    ///
+    /// # Errors
+    /// Exit code 2 for an ONNX file that does not say how its outputs are read.
+    pub fn of_model(model: Model, compute: ComputeArgs) -> Result<Finder, Failure> {
+        if let Origin::Onnx(path) = model.origin.clone() {
+            return Ok(Finder::Exported(Box::new(Exported::open(&path, model, compute)?)));
+        }
         let names = model.class_names.clone().unwrap_or_default();
         let evaluator = Evaluator::new(model.goal(names.len()), compute.options(), compute.team());
-        Finder::Trained(Box::new(model), Box::new(evaluator), names)
+        Ok(Finder::Trained(Box::new(model), Box::new(evaluator), names))
     }
 
     /// Names of the classes; labels of what is found are places among them.
     pub fn names(&self) -> &[String] {
         match self {
             Finder::Registry(_, names) | Finder::Trained(_, _, names) => names,
+            Finder::Exported(exported) => &exported.names,
         }
     }
 
@@ -105,6 +168,7 @@ impl Finder {
                 let mut found = detector.detect(&[picture_array(image)])?;
                 Ok(found.pop().unwrap_or_default())
             }
+            Finder::Exported(exported) => exported.find(image),
             Finder::Trained(model, evaluator, _) => {
                 let (values, shape) =
                     model.preprocess.apply(image, Layout::Nchw).map_err(|error| Failure::usage(error.to_string()))?;

@@ -126,15 +126,21 @@ impl ExportFlags {
             structure: None,
         };
         let mut metadata = info.metadata();
-        if model.class_names.is_none() {
-            metadata.remove("class_names");
+        match (&model.class_names, model.net.detector()) {
+            (Some(_), _) => {}
+            (None, None) => drop(metadata.remove("class_names")),
+            // Without their number nobody could tell boxes by class.
+            (None, Some(net)) => {
+                let names: Vec<String> = (net.first_class()..net.classes()).map(|label| label.to_string()).collect();
+                metadata.insert("class_names".to_owned(), serde_json::json!(names).to_string());
+            }
         }
         let input = if self.with_preprocessing { "bytes" } else { "normalized" };
         let output = if self.softmax { "probabilities" } else { "logits" };
         metadata.insert("input_values".to_owned(), input.to_owned());
         metadata.insert("output_values".to_owned(), output.to_owned());
         if let Some(net) = model.net.detector() {
-            metadata.extend(boxes::metadata(net, &model.name, self.nms)?);
+            metadata.extend(boxes::metadata(net, model, self.nms)?);
         }
         Ok(metadata)
     }

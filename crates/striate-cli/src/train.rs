@@ -32,11 +32,12 @@ pub struct TrainArgs {
     /// Name of the net; `striate models` lists them. Detectors also on a classifier of the list: `retinanet_resnet18_fpn`.
     #[arg(long)]
     model: Option<String>,
-    /// Weights to go on from; a head for other classes is replaced.
-    #[arg(long, value_name = "FILE")]
+    /// Weights to go on from, a file or a run folder; a head for other classes is replaced. A detector also takes those of the
+    /// classifier that its backbone is.
+    #[arg(long, value_name = "FILE|RUN")]
     weights: Option<PathBuf>,
     /// Leave everything but the head (`backbone`) or the first N blocks as they are; with `backbone` the head learns from features
-    /// that are computed once.
+    /// that are computed once. Of a detector `backbone` is what a classifier has too: pyramid and heads learn.
     #[arg(long, value_name = "N|backbone")]
     freeze: Option<Freeze>,
     /// Leave all batch norms as they are.

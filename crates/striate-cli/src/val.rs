@@ -212,10 +212,14 @@ pub fn run(args: &ValArgs, started: Instant) -> Result<(), Failure> {
     let trained = data_of_run(Path::new(&model))?;
     let model = ModelArgs { model, weights: args.weights.clone() };
     if crate::detect::is_detector(&model) {
-        return judge_detector(args, &model, started);
+        return judge_detector(args, Finder::of_registry(&model, args.compute)?, started);
     }
     let mut model = model.open(None)?.prepare(&args.preprocess.overrides())?;
     let size = model.for_tta(args.tta)?;
+    if model.task == Task::Detect && model.net.detector().is_none() {
+        model.tell_assumptions();
+        return judge_detector(args, Finder::of_model(model, args.compute)?, started);
+    }
     let wanted = Wanted { task: Some(model.task), class_names: model.class_names.as_deref() };
     let data = args.data.clone().or(trained);
     let source = open_data(data.as_deref(), &wanted)?;
@@ -249,9 +253,8 @@ pub fn run(args: &ValArgs, started: Instant) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A detector of the registry, picture by picture, each at the size that the detector chooses.
-fn judge_detector(args: &ValArgs, model: &ModelArgs, started: Instant) -> Result<(), Failure> {
-    let mut finder = Finder::of_registry(model, args.compute)?;
+/// A detector of the registry or of an ONNX file, picture by picture.
+fn judge_detector(args: &ValArgs, mut finder: Finder, started: Instant) -> Result<(), Failure> {
     let names = finder.names().to_vec();
     let source = open_data(args.data.as_deref(), &Wanted { task: Some(Task::Detect), class_names: Some(&names) })?;
     let (split, part) = choose_part(&source, args.split)?;

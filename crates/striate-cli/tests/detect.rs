@@ -4,11 +4,14 @@ mod common;
 
 use common::{Run, run, run_with};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use striate::graph::Array;
 use striate::io::onnx::{OnnxModel, OnnxSession};
+use striate::io::{read_safetensors, write_safetensors};
 use striate::vision::data::{Image, encode_png};
+use striate::vision::models::find_model;
 
 const SIDE: usize = 64;
 /// Small pictures, several sizes of batches, mosaics, pictures mixed and pasted, an average of weights, threaded loading, a checkpoint
@@ -45,6 +48,11 @@ struct Set(tempfile::TempDir);
 
 impl Set {
     fn new() -> Set {
+        Set::named(["red", "blue"])
+    }
+
+    /// What the rectangles are called.
+    fn named(names: [&str; 2]) -> Set {
         let set = Set(tempfile::tempdir().unwrap());
         std::fs::create_dir(set.path("data")).unwrap();
         let mut table = "path,x1,y1,x2,y2,class,split\n".to_owned();
@@ -64,13 +72,13 @@ impl Set {
                     let color = if class == 0 { [220, 30, 30] } else { [30, 30, 220] };
                     image.data[3 * (row * SIDE + column)..][..3].copy_from_slice(&color);
                 }
-                let name = ["red", "blue"][class];
+                let name = names[class];
                 table += &format!("{index}.png,{x},{y},{},{},{name},{split}\n", x + w, y + h);
             }
             std::fs::write(Path::new(&set.path("data")).join(format!("{index}.png")), encode_png(&image).unwrap())
                 .unwrap();
         }
-        table += "3.png,5,5,5,20,red,train\n";
+        table += &format!("3.png,5,5,5,20,{},train\n", names[0]);
         std::fs::write(Path::new(&set.path("data")).join("boxes.csv"), table).unwrap();
         set
     }
@@ -176,6 +184,62 @@ fn it_learns_and_predict_tells_draws_and_saves_boxes() {
     assert!(boxes >= 4, "{boxes}");
     assert!(Path::new(&out).join("crops/red").is_dir() || Path::new(&out).join("crops/blue").is_dir());
     exported_finds_the_same(&set, folder.to_str().unwrap(), &lines);
+    exported_is_a_model(&set, folder.to_str().unwrap());
+}
+
+/// What `predict` tells of pictures.
+fn predicted(model: &str, pictures: &[&str]) -> Vec<Value> {
+    let done = run(&[&["predict", model, "--json", "--conf", "0.1"], pictures].concat()).ok();
+    done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The same boxes, each to a hundredth of a pixel.
+#[track_caller]
+fn assert_same_boxes(found: &[Value], wanted: &[Value]) {
+    assert_eq!(found.len(), wanted.len());
+    let boxes = |line: &Value| line["boxes"].as_array().unwrap().clone();
+    assert!(wanted.iter().map(|line| boxes(line).len()).sum::<usize>() >= 4, "{wanted:?}");
+    for (found, wanted) in found.iter().zip(wanted) {
+        assert_eq!(boxes(found).len(), boxes(wanted).len(), "{found} {wanted}");
+        for (found, wanted) in boxes(found).iter().zip(boxes(wanted)) {
+            let apart = |a: &Value, b: &Value| (a.as_f64().unwrap() - b.as_f64().unwrap()).abs();
+            assert_eq!((&found["index"], &found["name"]), (&wanted["index"], &wanted["name"]));
+            assert!(apart(&found["score"], &wanted["score"]) < 1e-5, "{found} {wanted}");
+            assert!((0..4).all(|axis| apart(&found["xyxy"][axis], &wanted["xyxy"][axis]) < 1e-2), "{found} {wanted}");
+        }
+    }
+}
+
+/// The exported run, with its boxes chosen inside and not, and on bytes, as MODEL of `predict` and `val`.
+fn exported_is_a_model(set: &Set, folder: &str) {
+    // One picture is wider than the net's square, and of another size.
+    let small = Image::open(set.path("data/20.png")).unwrap();
+    let mut wide = Image::filled(150, 2 * SIDE, &[110; 3]);
+    for (y, x) in (0..2 * SIDE).flat_map(|y| (0..2 * SIDE).map(move |x| (y, x))) {
+        let from = 3 * (y / 2 * SIDE + x / 2);
+        wide.data[3 * (y * 150 + x)..][..3].copy_from_slice(&small.data[from..from + 3]);
+    }
+    let picture = set.path("wide.png");
+    std::fs::write(&picture, encode_png(&wide).unwrap()).unwrap();
+    let pictures = [set.path("data/20.png"), set.path("data/21.png"), picture];
+    let pictures = pictures.each_ref().map(String::as_str);
+    let wanted = predicted(folder, &pictures);
+    let data = set.path("data");
+    let judged =
+        |model: &str| -> Value { serde_json::from_str(&run(&["val", model, &data, "--json"]).ok().stdout).unwrap() };
+    let of_run = judged(folder);
+    for flags in [&[][..], &["--nms"], &["--with-preprocessing"], &["--nms", "--with-preprocessing"]] {
+        let path = set.path("model.onnx");
+        run(&[&["export", folder, &path], flags].concat()).ok();
+        assert_same_boxes(&predicted(&path, &pictures), &wanted);
+        let of_file = judged(&path);
+        assert_eq!((&of_file["split"], &of_file["images"]), (&of_run["split"], &of_run["images"]));
+        for figure in ["mAP50", "mAP50_95"] {
+            let [a, b] = [&of_file, &of_run].map(|metrics| metrics[figure].as_f64().unwrap());
+            assert!((a - b).abs() < 1e-6, "{flags:?} {figure}: {a} {b}");
+        }
+    }
+    run(&["predict", &set.path("model.onnx"), pictures[0], "--resize", "32"]).fails(2, &["resized whole"]);
 }
 
 /// The run as an ONNX model, on the bytes of the pictures, tells the boxes that `predict` told.
@@ -237,5 +301,106 @@ fn detectors_of_torchvision_are_trained_too_and_what_cannot_be_is_refused() {
     refused(&["--model", "striate_det_x"], &["did you mean `striate_det_"]);
     refused(&["--mosaic", "1.5"], &["mosaic", "1.5"]);
     refused(&["--multi-scale", "0"], &["--multi-scale"]);
-    refused(&["--weights", "w.pth"], &["--weights"]);
+    refused(&["--freeze", "backbone"], &["--freeze", "--weights"]);
+}
+
+/// Arrays of a run's best weights, those that others go on from.
+fn arrays(set: &Set, run: &str) -> BTreeMap<String, Array> {
+    let path = set.folder(run).join("weights/best.safetensors");
+    read_safetensors(&path).unwrap().arrays.into_iter().collect()
+}
+
+const SHORT: [&str; 6] = ["--epochs", "2", "--batch", "4", "--imgsz", "64"];
+
+#[test]
+fn it_goes_on_from_a_run_with_other_classes() {
+    let base = Set::new();
+    base.train("base", &[&["--model", "striate_det_n"], &SHORT[..]].concat()).ok();
+    let set = Set::named(["thing", "thing"]);
+    let folder = base.folder("base").to_str().unwrap().to_owned();
+    let done = set.train("tuned", &[&["--weights", &folder, "--freeze", "backbone"], &SHORT[..]].concat()).ok();
+    for part in [
+        "striate_det_n (",
+        "replaced and initialised: head.classes.values.weight",
+        "frozen: the backbone, ",
+        "begins with neck",
+    ] {
+        assert!(done.stdout.contains(part), "`{part}` is not in: {}", done.stdout);
+    }
+    let (from, to) = (arrays(&base, "base"), arrays(&set, "tuned"));
+    assert_eq!(from.len(), to.len());
+    let of = |start: &'static str| to.iter().filter(move |(name, _)| name.starts_with(start));
+    // Statistics of its norms too.
+    assert!(of("backbone.").any(|(name, _)| name.ends_with("running_var")));
+    of("backbone.").for_each(|(name, array)| assert!(array.bits_eq(&from[name]), "{name}"));
+    assert!(of("neck.").all(|(name, array)| name.ends_with("tracked") || !array.bits_eq(&from[name])));
+    assert_eq!(to["head.classes.values.weight"].shape()[0], 1);
+    // The weights' colours, not those of the new pictures.
+    let colours = |set: &Set, run: &str| {
+        let path = set.folder(run).join("weights/last.safetensors");
+        let metadata = read_safetensors(&path).unwrap().metadata;
+        let preprocess: Value = serde_json::from_str(&metadata["preprocess"]).unwrap();
+        (preprocess["mean"].clone(), preprocess["std"].clone())
+    };
+    assert_eq!(colours(&set, "tuned"), colours(&base, "base"));
+    // All of it learns unless it is frozen, and starts where the weights are.
+    set.train("all", &[&["--weights", &folder, "--lr", "1e-6", "--ema", "0", "--freeze-bn"], &SHORT[..]].concat()).ok();
+    for (name, array) in arrays(&set, "all").iter().filter(|(name, _)| name.starts_with("backbone.")) {
+        let most =
+            array.to_f64_vec().iter().zip(from[name].to_f64_vec()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(most < 1e-3, "{name}: {most}");
+        assert!(!name.contains("conv") || array.shape().rank() != 4 || most > 0.0, "{name}");
+    }
+}
+
+#[test]
+fn killed_a_run_that_goes_on_from_weights_resumes_to_the_same() {
+    let base = Set::new();
+    base.train("base", &[&["--model", "striate_det_n"], &SHORT[..]].concat()).ok();
+    let set = Set::named(["thing", "thing"]);
+    let weights = base.folder("base").join("weights/best.safetensors");
+    let copy = set.path("weights.safetensors");
+    std::fs::copy(&weights, &copy).unwrap();
+    let more = [&HARD[2..], &["--weights", &copy, "--freeze", "3"]].concat();
+    set.train("whole", &more).ok();
+    let args = set.train_args("killed", &more);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let killed = run_with(&args, &[("STRIATE_FAIL_AT", "3:before-rename")]);
+    assert_eq!(killed.code, None, "{}", killed.stderr);
+    // All values are in the checkpoint: the file that they came from is not needed any more.
+    std::fs::remove_file(&copy).unwrap();
+    run(&["train", "--resume", set.folder("killed").to_str().unwrap(), "--threads", "1", "--plain"]).ok();
+    set.assert_same("killed", "whole");
+}
+
+#[test]
+fn a_classifier_is_the_backbone_that_a_detector_starts_from() {
+    let set = Set::new();
+    let classifier = find_model("mobilenet_v3_large").unwrap().build([3, 64, 64], 10, 7).unwrap().state_dict();
+    let path = set.path("classifier.safetensors");
+    write_safetensors(path.as_ref(), classifier.clone(), &BTreeMap::new()).unwrap();
+    let from = ["--weights", &path, "--freeze", "backbone", "--epochs", "1", "--batch", "2", "--imgsz", "64"];
+    let done = set.train("ssd", &[&["--model", "ssdlite320_mobilenet_v3_large"], &from[..]].concat()).ok();
+    // SSDLite has half of the channels in the last blocks: they are its own, and learn.
+    for part in ["arrays for the backbone, left out ", "(classifier.0.bias, ", "frozen: the first 14 blocks"] {
+        assert!(done.stdout.contains(part), "`{part}` is not in: {}", done.stdout);
+    }
+    let found = arrays(&set, "ssd");
+    for (name, array) in
+        found.iter().filter_map(|(name, array)| Some((name.strip_prefix("backbone.features.0.")?, array)))
+    {
+        let key = match name.strip_prefix("13.") {
+            Some(rest) => format!("features.13.block.0.{rest}"),
+            None => format!("features.{name}"),
+        };
+        // The expansion of the block that is cut is at the end of the frozen ones.
+        assert!(array.bits_eq(&classifier[&key]), "{name}");
+    }
+    let kept = std::fs::read_to_string(set.folder("ssd").join("args.toml")).unwrap();
+    assert!(kept.contains("freeze = \"14\""), "{kept}");
+    let refused = |more: &[&str], parts: &[&str]| set.train("no", more).fails(2, parts);
+    refused(&from, &["--model", "name the detector"]);
+    refused(&[&["--model", "striate_det_n"], &from[..]].concat(), &["classifier.safetensors", "is it the right model"]);
+    refused(&["--weights", &set.path("data")], &["--weights", "best.safetensors"]);
+    assert!(!set.folder("no").exists());
 }

@@ -1,7 +1,7 @@
 //! The rule by which settings follow from the data: its number, size and kind of pictures; never its name.
 
 use crate::config::{Augment, ClassWeights, Freeze, MixingName, OptimizerName, ScheduleName, Settings, TrainConfig};
-use crate::{Result, TrainError};
+use crate::{Result, RunFolder, TrainError};
 use std::path::Path;
 use striate_graph::machine::default_threads;
 use striate_vision::data::{Dataset, DatasetSource};
@@ -28,6 +28,8 @@ const SEEN_PIXELS: f64 = 1.6e9;
 const FIRST_LOOK: f64 = 0.22;
 /// Last epochs in which pictures come alone: one in so many.
 const LAST_ALONE: u64 = 7;
+/// The learning rate of a detector that goes on from weights, as a part of the usual one.
+const GOING_ON_RATE: f64 = 0.5;
 /// Most sizes of batches: a program is compiled for each.
 const MOST_SIZES: usize = 9;
 /// Longest side of a picture that counts as small.
@@ -184,15 +186,19 @@ pub fn resolve(config: &TrainConfig, source: &DatasetSource) -> Result<Resolved>
     let kind = Kind::of(source);
     let mut given = config.clone();
     let imported = take_imported(&mut given)?;
-    if kind.task == Task::Detect && (imported.is_some() || given.weights.is_some()) {
-        let fix = "detectors are trained from random weights so far";
-        return Err(TrainError::setting("--weights", "set", fix));
+    if kind.task == Task::Detect && imported.is_some() {
+        let fix = "no detector is trained on from an ONNX file; give the run folder or the weights that it came from";
+        return Err(TrainError::setting("--weights", "an ONNX file", fix));
     }
+    find_weights(&mut given)?;
     let pretrained = given.weights.as_deref().map(Pretrained::read).transpose()?;
     let mut rules = Vec::new();
     let fresh = choose_defaults(&kind);
     let chosen = match (&imported, &pretrained) {
         (Some(net), _) => choose_for_imported(&kind, net, &mut given, &mut rules)?,
+        (None, Some(pretrained)) if kind.task == Task::Detect => {
+            choose_for_detector(&kind, pretrained, &mut given, &mut rules)?
+        }
         (None, Some(pretrained)) => choose_for_weights(&kind, pretrained, &mut given, &mut rules)?,
         (None, None) => fresh,
     };
@@ -321,6 +327,48 @@ fn choose_for_weights(
     Ok(going_on(kind, given, rules, (channels, imgsz, spec.name)))
 }
 
+/// For a detector that goes on from weights: the net and the colours that they are for, a lower learning rate, fewer epochs; the size is
+/// that of things in the data.
+fn choose_for_detector(
+    kind: &Kind,
+    pretrained: &Pretrained,
+    given: &mut TrainConfig,
+    rules: &mut Vec<String>,
+) -> Result<Defaults> {
+    let known = pretrained.model().filter(|name| find_detector(name).is_ok()).map(str::to_owned);
+    let Some(name) = given.model.clone().or(known) else {
+        let fix = "name the detector that is to go on from these weights; `striate models` lists them";
+        return Err(TrainError::setting("--model", "missing", fix));
+    };
+    check_detector(&name, given)?;
+    if given.mean.is_none() {
+        let colors = pretrained.seen_colors(find_detector(&name)?)?;
+        rules.push(format!("mean {:?} and deviation {:?} of the channels: {}", colors.mean, colors.std, colors.said));
+        (given.mean, given.std) = (Some(colors.mean), Some(colors.std));
+    }
+    let model = find_detector(&name)?.name;
+    given.model = Some(name);
+    let usual = choose_for_boxes(kind);
+    let (lr_factor, epochs) = (GOING_ON_RATE, usual.epochs.div_ceil(2));
+    Ok(Defaults { model, lr_factor, epochs, remark: ", half of the usual learning rate and epochs", ..usual })
+}
+
+/// A run folder as `weights` stands for its best ones. They are told by their whole path: a resume may come from another working folder.
+fn find_weights(given: &mut TrainConfig) -> Result<()> {
+    let Some(weights) = &given.weights else { return Ok(()) };
+    let folder = RunFolder::at(weights);
+    let file = match (weights.is_dir(), folder.best().is_file()) {
+        (true, true) => folder.best(),
+        (true, false) => {
+            let fix = "there is no weights/best.safetensors in it; give a weights file, or a run folder after its first epoch";
+            return Err(TrainError::setting("--weights", weights.display(), fix));
+        }
+        (false, _) => weights.clone(),
+    };
+    given.weights = Some(std::path::absolute(&file).unwrap_or(file));
+    Ok(())
+}
+
 /// An ONNX file as `model`, or as `weights` where no model is named: the net itself, with its values.
 fn take_imported(given: &mut TrainConfig) -> Result<Option<OnnxNet>> {
     let weights = given.weights.as_ref().and_then(|path| path.to_str()).filter(|path| is_imported(path));
@@ -420,8 +468,8 @@ fn check_detector(model: &str, given: &TrainConfig) -> Result<()> {
     }
     find_detector(model)?;
     check_settings(Task::Detect, given)?;
-    let fix = "freezing parts of a detector is not there yet";
-    if given.freeze.is_some() || given.freeze_bn == Some(true) {
+    let fix = "without --weights there is nothing worth keeping in the detector";
+    if given.weights.is_none() && (given.freeze.is_some() || given.freeze_bn == Some(true)) {
         return Err(TrainError::setting("--freeze", "set", fix));
     }
     Ok(())

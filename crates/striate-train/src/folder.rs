@@ -64,6 +64,11 @@ impl RunFolder {
         Ok(folder)
     }
 
+    /// The folder at this path, whatever is there.
+    pub(crate) fn at(path: &Path) -> RunFolder {
+        RunFolder { path: path.to_path_buf() }
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path

@@ -10,7 +10,6 @@ use striate_graph::{
     Array, CompileOptions, DType, Error, Graph, Mode, NodeId, Parameter, Program, RunOptions, Session, Tensor, Trace,
     first_non_finite, gradients,
 };
-use striate_nn::Module;
 use striate_nn::optim::{
     Adam, AdamW, Clip, Ema, Lion, LrScheduler, OneCycleLR, Optimizer, ParamGroup, RMSprop, Rule, SGD, Schedule,
     param_groups_no_decay,
@@ -41,7 +40,7 @@ pub(crate) struct Stepper {
 }
 
 /// The optimizer of the settings over a net.
-fn make_optimizer(net: &dyn Module, settings: &Settings, problem: &Problem) -> Optimizer {
+fn make_optimizer(net: &TaskNet, settings: &Settings, problem: &Problem) -> Optimizer {
     let s = settings;
     let rule: Rule = match s.optimizer {
         OptimizerName::Sgd => SGD::new(s.lr).momentum(s.momentum).nesterov(s.momentum > 0.0).into(),
@@ -53,10 +52,10 @@ fn make_optimizer(net: &dyn Module, settings: &Settings, problem: &Problem) -> O
     let rule = Rule { weight_decay: s.weight_decay, ..rule };
     let clip = (s.clip_norm > 0.0).then_some(Clip::Norm { max: s.clip_norm, p: 2.0 });
     if s.head_lr_factor == 1.0 && s.layer_decay == 1.0 && s.freeze.is_none() && !s.freeze_bn {
-        return Optimizer::new(rule, param_groups_no_decay(net)).clip(clip);
+        return Optimizer::new(rule, param_groups_no_decay(&**net)).clip(clip);
     }
     // A group for each learning rate, with and without decay; frozen parameters are in none.
-    let places = Layers::of(net, problem.auxiliary).places();
+    let places = Layers::of_task(net, problem.auxiliary).places();
     let last = places.iter().map(|(_, block, _)| *block).max().unwrap_or(0);
     let mut groups: Vec<(f64, bool, Vec<Parameter>)> = Vec::new();
     for (parameter, block, in_head) in places.into_iter().filter(|(p, ..)| p.requires_grad()) {
@@ -144,7 +143,7 @@ impl Stepper {
         problem: &Problem,
         (options, team): (&CompileOptions, &Arc<Team>),
     ) -> Result<Stepper> {
-        let optimizer = make_optimizer(&**net, settings, problem);
+        let optimizer = make_optimizer(net, settings, problem);
         let lrs = optimizer.lrs();
         let scheduler = LrScheduler::new(make_schedule(settings, problem.steps, &lrs), &lrs)?;
         let ema = (settings.ema > 0.0)

@@ -1,6 +1,6 @@
 //! The run: epochs of steps, evaluation, the best weights, and the end.
 
-use crate::config::{ClassWeights, Settings, TrainConfig};
+use crate::config::{ClassWeights, Freeze, Settings, TrainConfig};
 use crate::features::{Backbone, FeatureLoader, MOST_IN_FILE, Table, Watch};
 use crate::folder::{Logs, read_results};
 use crate::goal::val_figures;
@@ -22,6 +22,7 @@ use striate_graph::{Array, CompileOptions, Error};
 use striate_io::read_latest;
 use striate_vision::data::{DatasetSource, Wanted, open_dataset_as, open_embedded, open_scenes};
 use striate_vision::detection::{contact_sheet, encode_jpeg, plot_confusion, plot_f1, plot_precision_recall};
+use striate_vision::models::detection::find_detector;
 use striate_vision::models::{BuiltNet, Pretrained, Task, TaskNet, build_net, find_model, load_model, save_model};
 
 /// Longest time between two checkpoints.
@@ -74,7 +75,7 @@ pub fn train(config: &TrainConfig, options: TrainOptions, reporter: &mut dyn Rep
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
         settings.data = Some(absolute.to_str().map_or_else(|| data.clone(), str::to_owned));
     }
-    let prepared = Prepared::new(&source, &settings, pretrained)?;
+    let prepared = Prepared::new(&source, &mut settings, pretrained)?;
     let folder = |settings: &Settings| {
         let project = settings.project.clone().unwrap_or_else(|| PathBuf::from(format!("runs/{}", source.task)));
         let folder = RunFolder::create(&project, settings.name.as_deref().unwrap_or("train"))?;
@@ -120,12 +121,12 @@ pub fn resume(
     };
     let config = changeable.or(folder.read_args()?).or(older);
     let missing = |name: &str| TrainError::Config { path: folder.args(), why: format!("`{name}` is missing") };
-    let settings = Settings::complete(config.clone()).map_err(missing)?;
+    let mut settings = Settings::complete(config.clone()).map_err(missing)?;
     let source = open_source(&config)?;
     // A checkpoint has all values; the file that they once came from may be gone.
     let fresh = read_latest(&folder.checkpoints())?.is_none();
     let pretrained = settings.weights.as_deref().filter(|_| fresh).map(Pretrained::read).transpose()?;
-    let prepared = Prepared::new(&source, &settings, pretrained)?;
+    let prepared = Prepared::new(&source, &mut settings, pretrained)?;
     let mut run = Run::new(prepared, settings, |_| Ok(folder), options)?;
     let mut notes = Vec::new();
     let counters = saved::load(&run.folder, &*run.net, &mut run.stepper, &mut notes)?;
@@ -159,7 +160,8 @@ fn auxiliary_heads(model: &str) -> &'static [&'static str] {
 }
 
 impl Prepared {
-    fn new(source: &DatasetSource, settings: &Settings, pretrained: Option<Pretrained>) -> Result<Prepared> {
+    /// What is frozen of a detector may be less than what is asked for, which the settings then say.
+    fn new(source: &DatasetSource, settings: &mut Settings, pretrained: Option<Pretrained>) -> Result<Prepared> {
         let threads = settings.threads.unwrap_or_else(default_threads);
         let mut input = Input::new(source, settings, threads)?;
         let classes = input.info.class_names.len();
@@ -167,9 +169,22 @@ impl Prepared {
             build_net(&settings.model, input.info.input, classes, settings.seed)?;
         (input.info.model, input.info.structure) = (name, structure);
         let mut notes = [input.notes.clone(), built].concat();
-        let layers = Layers::of(&*net, auxiliary_heads(&settings.model));
+        let layers = Layers::of_task(&net, auxiliary_heads(&settings.model));
         if let Some(pretrained) = pretrained {
-            notes.extend(pretrained.load_into(&*net, layers.head().unwrap_or_default(), &input.info.class_names)?);
+            let classes = &input.info.class_names;
+            match &net {
+                TaskNet::Plain(net) => {
+                    notes.extend(pretrained.load_into(&**net, layers.head().unwrap_or_default(), classes)?);
+                }
+                TaskNet::Detector(net) => {
+                    let spec = find_detector(&settings.model)?;
+                    let loaded = pretrained.load_into_detector((&**net, spec), classes)?;
+                    notes.extend(loaded.notes);
+                    if settings.freeze == Some(Freeze::Backbone) {
+                        settings.freeze = Some(layers.freezable(&loaded.taken)?);
+                    }
+                }
+            }
         }
         let frozen = layers.freeze(settings.freeze, settings.freeze_bn)?;
         notes.extend(frozen.as_ref().map(|frozen| frozen.note.clone()));

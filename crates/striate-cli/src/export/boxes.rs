@@ -5,10 +5,10 @@ use crate::detect::names_of;
 use crate::failure::Failure;
 use crate::model::{Model, ModelArgs, Origin};
 use std::collections::BTreeMap;
-use striate::graph::Tensor;
+use striate::graph::{DType, Mode, Tensor, Trace};
 use striate::io::onnx::{BOXES_NAME, BoxSuppression, CANDIDATES_NAME, Forward};
 use striate::vision::models::detection::{
-    DetectionNet, PictureSize, PictureTransform, Selection, find_detector, one_stage,
+    DetectionNet, ExportedBoxes, PictureSize, PictureTransform, Selection, find_detector, one_stage,
 };
 use striate::vision::models::{Task, TaskNet};
 use striate::vision::transforms::{Interpolation, Preprocess, ResizeTo};
@@ -89,14 +89,12 @@ pub fn suppression(selection: &Selection) -> BoxSuppression {
     BoxSuppression { score: selection.score, iou: selection.iou as f32, most: selection.most }
 }
 
-/// What the file says of boxes: which are meant to be left, and whether it has chosen them itself.
-pub fn metadata(net: &dyn DetectionNet, name: &str, nms: bool) -> Result<BTreeMap<String, String>, Failure> {
-    let Selection { score, iou, candidates, most, .. } = one_stage(net, name)?.selection();
-    let thresholds = serde_json::json!({
-        "score": score, "iou": iou, "candidates": candidates, "max_detections": most,
-    });
-    let values = if nms { "detections" } else { "boxes and scores" };
-    Ok([("thresholds", thresholds.to_string()), ("output_values", values.to_owned())]
-        .map(|(key, value)| (key.to_owned(), value))
-        .into())
+/// What the file says of boxes of pictures `[C, H, W]`: which are meant to be left, and whether it has chosen them itself.
+pub fn metadata(net: &dyn DetectionNet, model: &Model, nms: bool) -> Result<BTreeMap<String, String>, Failure> {
+    let net = one_stage(net, &model.name)?;
+    let [channels, height, width] = model.input;
+    let trace = Trace::new(Mode::Eval);
+    let groups = net.decoded(&trace.input("input", [1, channels, height, width], DType::F32)).groups;
+    trace.check()?;
+    Ok(ExportedBoxes { selection: net.selection(), groups, chosen: nms }.metadata())
 }

@@ -195,7 +195,7 @@ pub fn run(args: &PredictArgs) -> Result<(), Failure> {
     if model.task == Task::Detect {
         model.for_tta(args.tta)?;
         model.tell_assumptions();
-        return find(args, Finder::of_model(model, args.compute));
+        return find(args, Finder::of_model(model, args.compute)?);
     }
     let size = model.for_tta(args.tta)?;
     let classes = classes_of(&model)?;

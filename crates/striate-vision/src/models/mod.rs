@@ -43,7 +43,7 @@ pub use mobilenet::mobilenet_v2;
 pub use net::TaskNet;
 pub use parts::Net;
 pub use presets::{PresetReason, WeightsPreset, find_preset, weights_presets};
-pub use pretrained::Pretrained;
+pub use pretrained::{DetectorWeights, Pretrained, SeenColors};
 pub use registry::{Family, ModelSpec, Task, families, find_model, models};
 pub use small::SmallNet;
 pub use striate_io::onnx::OnnxNet;

@@ -1,14 +1,19 @@
 //! Weights to go on from: which net they are of, what pictures it saw, and how they come into a net for other classes.
 
+mod detector;
+
 use super::registry::modern_names;
 use super::{ModelError, ModelInfo, ModelSpec, PresetReason, find_preset, weights_presets};
 use crate::transforms::{Preprocess, ResizeTo};
+pub use detector::{DetectorWeights, SeenColors};
 use std::path::{Path, PathBuf};
 use striate_io::{fit_names, read_weights};
 use striate_nn::{Module, StateDict};
 
 /// Part of the values before the head that a file must have, to be taken for weights of the net.
 const LEAST_PART: f64 = 0.5;
+/// So many arrays of other shapes are named.
+const MOST_PROBLEMS: usize = 5;
 
 /// A weights file to start training from.
 #[derive(Clone, Debug)]
@@ -92,9 +97,21 @@ impl Pretrained {
     /// A layer before the head that has another shape, or a file that has less than half of what lies before the head.
     pub fn load_into(&self, net: &dyn Module, head: &str, classes: &[String]) -> Result<Vec<String>, ModelError> {
         let (dict, names) = fit_names(self.arrays.clone(), net);
-        let dict = modern_names(dict);
-        let own = net.state_dict();
         let in_head = |name: &str| name.strip_prefix(head).is_some_and(|rest| rest.starts_with('.'));
+        let (_, notes) = self.load_behind(net, (modern_names(dict), names), &in_head, classes)?;
+        Ok(self.named(notes))
+    }
+
+    /// Loads a dict with the net's names, those `in_head` only where they are for the same classes. Gives the names of what was loaded,
+    /// and what was done.
+    fn load_behind(
+        &self,
+        net: &dyn Module,
+        (dict, notes): (StateDict, Vec<String>),
+        in_head: &dyn Fn(&str) -> bool,
+        classes: &[String],
+    ) -> Result<(StateDict, Vec<String>), ModelError> {
+        let own = net.state_dict();
         let bias = dict.iter().find(|(name, _)| in_head(name)).and_then(|(_, a)| a.shape().first().copied());
         let other_classes = self.info.as_ref().is_some_and(|info| info.class_names != classes);
         let mut replaced = Vec::new();
@@ -117,32 +134,45 @@ impl Pretrained {
             }
         }
         if !problems.is_empty() {
-            return Err(self.refused(format!("the weights are of another net: {}", problems.join("; "))));
+            let more = match problems.len().saturating_sub(MOST_PROBLEMS) {
+                0 => String::new(),
+                more => format!("; and {more} more"),
+            };
+            problems.truncate(MOST_PROBLEMS);
+            return Err(self.refused(format!("the weights are of another net: {}{more}", problems.join("; "))));
         }
         if (found as f64) < LEAST_PART * all as f64 || fitting.is_empty() {
             return Err(self.refused(format!(
                 "it has {found} of the {all} values before the net's head, by name and shape; is it the right model?"
             )));
         }
-        let report = net.load_state_dict(&fitting, false);
-        let source = |source| ModelError::Weights { path: self.path.clone(), source: Box::new(source) };
-        let missing = report.map_err(source)?.missing;
-        let missing: Vec<&String> =
-            missing.iter().filter(|name| !name.ends_with("num_batches_tracked") && !dict.contains(name)).collect();
-        let mut notes = [self.notes.clone(), names].concat();
+        let missing = self.load(net, &fitting)?;
+        let missing: Vec<String> = missing.into_iter().filter(|name| !dict.contains(name)).collect();
+        let mut notes = [self.notes.clone(), notes].concat();
         notes.push(format!("kept {} of {} arrays", fitting.len(), own.len()));
         if !replaced.is_empty() {
             notes.push(format!("replaced and initialised: {}", replaced.join(", ")));
         }
         if !missing.is_empty() {
-            let list = missing.into_iter().cloned().collect::<Vec<_>>().join(", ");
-            notes.push(format!("not in the file, initialised: {list}"));
+            notes.push(format!("not in the file, initialised: {}", missing.join(", ")));
         }
         let unused = dict.keys().filter(|name| !own.contains(name)).count();
         if unused > 0 {
             notes.push(format!("{unused} arrays of the file have no place in the net"));
         }
-        Ok(notes.into_iter().map(|note| format!("{}: {note}", self.path.display())).collect())
+        Ok((fitting, notes))
+    }
+
+    /// Loads arrays that fit. Gives the names of those that the net has and the dict lacks, counts of batches aside.
+    fn load(&self, net: &dyn Module, fitting: &StateDict) -> Result<Vec<String>, ModelError> {
+        let source = |source| ModelError::Weights { path: self.path.clone(), source: Box::new(source) };
+        let missing = net.load_state_dict(fitting, false).map_err(source)?.missing;
+        Ok(missing.into_iter().filter(|name| !name.ends_with("num_batches_tracked")).collect())
+    }
+
+    /// Notes that say which file they are on.
+    fn named(&self, notes: Vec<String>) -> Vec<String> {
+        notes.into_iter().map(|note| format!("{}: {note}", self.path.display())).collect()
     }
 
     fn refused(&self, why: String) -> ModelError {

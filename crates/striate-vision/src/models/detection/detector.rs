@@ -46,6 +46,12 @@ pub enum DetectError {
         /// The number.
         value: f32,
     },
+    /// An exported detector whose outputs are not boxes as its file says.
+    #[error("the outputs of the file are not what it says: {why}; export it again")]
+    Outputs {
+        /// What is wrong with them.
+        why: String,
+    },
     /// A net of two stages where one is wanted that is a single graph.
     #[error(
         "{net} is a detector of two stages: what the second one looks at is chosen on the host between them, for which ONNX has no \
@@ -105,6 +111,12 @@ pub trait DetectionNet: Module {
 
     /// Gives fresh parameters what no rule by path gives them.
     fn start(&self) {}
+
+    /// What a classifier of the same backbone calls the array that the net has under this name, behind what all of its names may
+    /// begin with (`features.`); nothing for arrays that classifiers have not.
+    fn name_in_classifier(&self, name: &str) -> Option<String> {
+        name.strip_prefix("backbone.body.").map(str::to_owned)
+    }
 
     /// Records the net on a batch `[N, 3, H, W]` of pictures of this height and width, padded.
     fn heads(&self, x: &Tensor, size: [usize; 2]) -> RawHeads;

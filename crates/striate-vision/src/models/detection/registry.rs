@@ -311,6 +311,16 @@ impl DetectorSpec {
         Ok(net)
     }
 
+    /// Names of the arrays whose shape depends on the number of classes: the heads that tell them apart.
+    ///
+    /// # Errors
+    /// None for a detector of the registry.
+    pub fn class_arrays(&self) -> Result<Vec<String>, ModelError> {
+        let (few, many) = (self.structure(self.classes, None)?, self.structure(self.classes + 1, None)?);
+        let pairs = few.named_parameters().into_iter().zip(many.named_parameters());
+        Ok(pairs.filter(|((_, a), (_, b))| a.shape() != b.shape()).map(|((name, _), _)| name).collect())
+    }
+
     /// The net with the values of a file of any format that [`read_weights`] knows, for as many classes as the file has. Names of
     /// files from before torchvision 0.13 are understood. Norms of the backbone are frozen where the file does not count their
     /// batches.
@@ -353,7 +363,7 @@ impl DetectorSpec {
 
 /// Names as torchvision has them since 0.13, when convolutions of heads and pyramids became blocks: `conv` to `conv.0.0`,
 /// `inner_blocks.0` to `inner_blocks.0.0`, in RetinaNet `conv.2` to `conv.1.0`, in Mask R-CNN `mask_fcn2` to `1.0`.
-fn modern_names(dict: StateDict, net: &dyn DetectionNet) -> StateDict {
+pub(in crate::models) fn modern_names(dict: StateDict, net: &dyn DetectionNet) -> StateDict {
     let own = net.state_dict();
     let modern = |name: String| {
         if own.contains(&name) {

@@ -19,6 +19,9 @@ const CODER: BoxCoder = BoxCoder::new([10.0, 10.0, 5.0, 5.0]);
 /// A backbone that gives maps, the finest first.
 pub(super) trait Maps: Module {
     fn maps(&self, x: &Tensor) -> Vec<Tensor>;
+
+    /// As [`DetectionNet::name_in_classifier`], of a name below `backbone.`.
+    fn name_in_classifier(&self, name: &str) -> Option<String>;
 }
 
 /// A layer for each map, whose channels are values of anchors.
@@ -82,6 +85,10 @@ impl DetectionNet for Ssd {
 
     fn classes(&self) -> usize {
         self.classes
+    }
+
+    fn name_in_classifier(&self, name: &str) -> Option<String> {
+        self.backbone.name_in_classifier(name.strip_prefix("backbone.")?)
     }
 
     #[track_caller]
@@ -204,6 +211,10 @@ impl VggMaps {
     }
 }
 
+/// Number of the fourth pool among VGG-16's layers.
+const FOURTH_POOL: usize = 23;
+/// Layers of `extra.0` that VGG-16 has too: the pool, and three convolutions with ReLU.
+const CONV5: usize = 7;
 /// Below this a norm counts as 0.
 const LEAST_NORM: f32 = 1e-12;
 
@@ -219,6 +230,16 @@ impl Maps for VggMaps {
             maps.push(x.clone());
         }
         maps
+    }
+
+    /// `extra.0` begins with VGG's fourth pool.
+    fn name_in_classifier(&self, name: &str) -> Option<String> {
+        if let Some(rest) = name.strip_prefix("features.") {
+            return Some(rest.to_owned());
+        }
+        let (index, last) = name.strip_prefix("extra.0.")?.split_once('.')?;
+        let index: usize = index.parse().ok().filter(|&index| index < CONV5)?;
+        Some(format!("{}.{last}", FOURTH_POOL + index))
     }
 }
 

@@ -13,6 +13,9 @@ use striate_nn::{Conv2d, Conv2dNormActivation, Module, ModuleList, Path, ReLU6, 
 
 const NORM: Norm = Norm::Batch { eps: 1e-3, momentum: 0.03 };
 
+/// Number of the block of MobileNetV3-Large that is cut in two.
+const CUT: usize = 13;
+
 /// Convolution, norm and ReLU6.
 fn conv(from: usize, to: usize, kernel: usize) -> Conv2dNormActivation {
     Conv2dNormActivation::new(from, to, kernel).norm(NORM.layer(to)).activation(ReLU6::new())
@@ -47,6 +50,20 @@ impl Maps for MobileNetMaps {
             maps.push(x.clone());
         }
         maps
+    }
+
+    /// The second half begins inside a block, behind its expansion.
+    fn name_in_classifier(&self, name: &str) -> Option<String> {
+        let (half, rest) = name.strip_prefix("features.")?.split_once('.')?;
+        let (index, rest) = rest.split_once('.')?;
+        let index: usize = index.parse().ok()?;
+        match (half, index) {
+            ("0", CUT) => Some(format!("{CUT}.block.0.{rest}")),
+            ("0", _) => Some(format!("{index}.{rest}")),
+            ("1", 0) => Some(format!("{CUT}.block.{rest}")),
+            ("1", _) => Some(format!("{}.{rest}", CUT + index)),
+            _ => None,
+        }
     }
 }
 
