@@ -9,7 +9,6 @@
 use super::choose::{choose_nv, max_pixels};
 use super::direct::{Axis, AxisTap, Buffers, Problem};
 use super::engine::{Algorithms, Weights};
-use super::epilogue::Activation;
 use super::micro::{Block, run_pixels};
 use super::stats;
 use crate::mem::DisjointMut;
@@ -393,18 +392,14 @@ fn multiply<S: Simd>(
             continue;
         }
         let task = Block {
-            tiles: 0,
             x: b.x[image * p.src_image + sources.start * p.src_row..].as_ptr(),
             x_off: plan.x_off.as_ptr(),
-            taps: &[0],
             run: p.k_c,
             w: b.packed[start * p.k_c..].as_ptr(),
             y: scratch[(sources.start - first) * p.src[1] * plan.pitch + start..].as_mut_ptr(),
             y_off: plan.columns_off.as_ptr(),
             tail: lanes,
-            bias: std::ptr::null(),
-            residual: std::ptr::null(),
-            activation: Activation::None,
+            ..Block::BARE
         };
         run_pixels(s, plan.isa, (sources.len() * p.src[1], nv), task);
     }

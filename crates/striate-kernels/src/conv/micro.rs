@@ -39,6 +39,25 @@ pub(super) struct Block<'a> {
 }
 
 impl Block<'_> {
+    /// A sum over channels, written as it is.
+    pub const BARE: Block<'static> = Block {
+        tiles: 0,
+        x: std::ptr::null(),
+        x_off: std::ptr::null(),
+        taps: &[0],
+        run: 0,
+        w: std::ptr::null(),
+        y: std::ptr::null_mut(),
+        y_off: std::ptr::null(),
+        tail: 0,
+        bias: std::ptr::null(),
+        residual: std::ptr::null(),
+        mask: std::ptr::null(),
+        bounds: [0.0; 2],
+        activation: Activation::None,
+        ahead: Ahead { filters: &[], lines: 0 },
+    };
+
     /// Rounds of the innermost loop in one tile.
     fn rounds(&self) -> usize {
         self.taps.len() * (self.run / UNROLL)
@@ -307,18 +326,12 @@ pub(crate) fn run_portable_tiles() -> f32 {
         tiles: TILES,
         x: data.as_ptr(),
         x_off: x_off.as_ptr(),
-        taps: &[0],
         run: DEPTH,
         w: data[4 * DEPTH..].as_ptr(),
         y: y.as_mut_ptr(),
         y_off: y_off.as_ptr(),
         tail: 8,
-        bias: std::ptr::null(),
-        residual: std::ptr::null(),
-        mask: std::ptr::null(),
-        bounds: [0.0; 2],
-        activation: Activation::None,
-        ahead: Ahead::default(),
+        ..Block::BARE
     };
     Portable::new().vectorize(Tile::<4, 3>(block));
     y[0]

@@ -9,7 +9,6 @@
 use super::bands::{Band, Bands};
 use super::choose::{choose_nv, max_pixels};
 use super::direct::{Buffers, Problem};
-use super::epilogue::Activation;
 use super::micro::{Block, run_pixels};
 use super::stats;
 use crate::simd::{Isa, Kernel, Simd};
@@ -237,18 +236,15 @@ fn multiply<S: Simd>(s: S, plan: &Taps, b: &Buffers, sums: &mut [f32], place: &P
             let source = (columns.start * p.step[1]) as isize + tap.offset;
             let sums = sums[y..].as_mut_ptr();
             let block = Block {
-                tiles: 0,
                 x: b.x[x + source as usize * p.src_pitch..].as_ptr(),
                 x_off: plan.x_off[*first..].as_ptr(),
-                taps: &[0],
                 run: p.k_c,
                 w: filters[(t * p.taps[1].len() + c) * p.k_c * width..].as_ptr(),
                 y: sums,
                 y_off: plan.sum_off[*first..].as_ptr(),
                 tail: S::LANES,
-                bias: std::ptr::null(),
                 residual: sums,
-                activation: Activation::None,
+                ..Block::BARE
             };
             run_pixels(s, plan.isa, (rows.len() * images.len() * columns.len(), place.nv), block);
         }

@@ -4,7 +4,6 @@ use super::lines::{input_line, output_line};
 use super::{FILTERS_IN_CACHE, Winograd};
 use crate::conv::bands::Band;
 use crate::conv::direct::Buffers;
-use crate::conv::epilogue::Activation;
 use crate::conv::micro::{Ahead, Block, run_pixels};
 use crate::conv::stats;
 use crate::simd::{Kernel, Simd};
@@ -225,21 +224,15 @@ impl Part<'_> {
                 false => Ahead::default(),
             };
             let block = Block {
-                tiles: 0,
                 x: inputs[position * plan.inputs.position..].as_ptr(),
                 x_off: plan.input_off.as_ptr(),
-                taps: &[0],
                 run: k,
                 w: packed[(first + position) * pitch..].as_ptr(),
                 y: products[position * plan.products.position..].as_mut_ptr(),
                 y_off: plan.product_off.as_ptr(),
                 tail: S::LANES,
-                bias: std::ptr::null(),
-                residual: std::ptr::null(),
-                mask: std::ptr::null(),
-                bounds: [0.0; 2],
-                activation: Activation::None,
                 ahead,
+                ..Block::BARE
             };
             run_pixels(s, plan.isa, (self.tiles::<M>(), self.nv), block);
         }
