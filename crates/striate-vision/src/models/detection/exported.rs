@@ -189,7 +189,7 @@ mod tests {
     /// Three boxes apart from each other, and their scores of two classes.
     fn outputs() -> [Array; 2] {
         let corners = (0..3).flat_map(|i| [20.0 * i as f32, 0.0, 20.0 * i as f32 + 10.0, 10.0]).collect();
-        let scores = vec![0.9, 0.2, 0.8, 0.05, 0.3, 0.7];
+        let scores = vec![0.9f32, 0.2, 0.8, 0.05, 0.3, 0.7];
         [Array::from_vec([1, 3, 4], corners).unwrap(), Array::from_vec([1, 3, 2], scores).unwrap()]
     }
 
