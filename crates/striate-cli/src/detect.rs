@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use striate::graph::{Array, DType, Program, Session};
-use striate::io::onnx::OnnxSession;
+use striate::io::onnx::{Dimension, OnnxSession};
 use striate::io::write_atomic;
 use striate::train::{Evaluator, into_source};
 use striate::vision::data::Image;
@@ -102,6 +102,17 @@ impl Exported {
             )));
         }
         let bytes = onnx.inputs().first().is_some_and(|input| input.dtype == DType::U8);
+        let told = preprocess.size().unwrap_or_default();
+        if let Some(shape) = onnx.inputs().first().and_then(|input| input.shape.as_deref()) {
+            let sides = shape.iter().skip(if bytes { 1 } else { 2 }).zip(told);
+            let fixed = |(size, side)| if let &Dimension::Size(size) = size { Some((size, side)) } else { None };
+            if let Some((size, side)) = sides.filter_map(fixed).find(|(size, side)| size != side) {
+                return Err(Failure::usage(format!(
+                    "{}: by its metadata pictures have {side} pixels where its input has {size}; export it again",
+                    path.display()
+                )));
+            }
+        }
         let session = OnnxSession::new(onnx).with(compute.options(), compute.team());
         Ok(Exported { session, boxes, preprocess, bytes, names: model.class_names.unwrap_or_default() })
     }

@@ -65,14 +65,13 @@ impl Set {
             let split = ["train", "train", "train", "train", "val", "test"][index / 4];
             let mut image = Image::filled(SIDE, SIDE, &[0; 3]);
             image.data.iter_mut().for_each(|byte| *byte = 90 + next(40) as u8);
-            for class in 0..2 {
+            for (class, name) in names.into_iter().enumerate() {
                 let (w, h) = (14 + next(12), 14 + next(12));
                 let (x, y) = (32 * class + next(32 - w.min(31)), next(SIDE - h));
                 for (row, column) in (y..y + h).flat_map(|row| (x..x + w).map(move |column| (row, column))) {
                     let color = if class == 0 { [220, 30, 30] } else { [30, 30, 220] };
                     image.data[3 * (row * SIDE + column)..][..3].copy_from_slice(&color);
                 }
-                let name = names[class];
                 table += &format!("{index}.png,{x},{y},{},{},{name},{split}\n", x + w, y + h);
             }
             std::fs::write(Path::new(&set.path("data")).join(format!("{index}.png")), encode_png(&image).unwrap())

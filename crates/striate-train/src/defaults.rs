@@ -341,7 +341,7 @@ fn choose_for_detector(
         return Err(TrainError::setting("--model", "missing", fix));
     };
     check_detector(&name, given)?;
-    if given.mean.is_none() {
+    if given.mean.is_none() && given.std.is_none() {
         let colors = pretrained.seen_colors(find_detector(&name)?)?;
         rules.push(format!("mean {:?} and deviation {:?} of the channels: {}", colors.mean, colors.std, colors.said));
         (given.mean, given.std) = (Some(colors.mean), Some(colors.std));

@@ -122,10 +122,12 @@ impl Layers {
         let first = |parts: usize| path.split('.').take(parts).collect::<Vec<_>>().join(".");
         match self.body {
             Some(body) if is_below(path, body) => {
+                let parts = body.split('.').count();
                 // SSDLite cuts its features in two rows.
                 let rows =
                     body == BODIES[1] && self.layers.iter().any(|layer| layer.path.starts_with("backbone.features.0."));
-                first(body.split('.').count() + if rows { 2 } else { 1 })
+                let contained = path.split('.').nth(parts).is_some_and(|child| CONTAINERS.contains(&child));
+                first(parts + if rows || contained { 2 } else { 1 })
             }
             Some(body) => first(if is_below(path, BACKBONE) && body != BACKBONE { 2 } else { 1 }),
             None => first(if CONTAINERS.contains(&first(1).as_str()) { 2 } else { 1 }),

@@ -18,8 +18,9 @@ pub(super) struct FilterLayout {
     pub k_stride: usize,
     /// Used taps in the order of the sum, as kh * KW + kw.
     pub taps: Vec<usize>,
-    /// Lanes of a vector, vectors of a block.
+    /// What transposes them.
     pub isa: Isa,
+    /// Lanes of a vector, vectors of a block.
     pub lanes: usize,
     pub nv: usize,
 }

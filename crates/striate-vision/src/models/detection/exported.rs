@@ -13,6 +13,8 @@ use striate_graph::Array;
 /// What `output_values` says of outputs from which the boxes are still to be chosen, and of chosen ones.
 const ALL: &str = "boxes and scores";
 const CHOSEN: &str = "detections";
+/// Boxes that may be looked among and left: each is compared with all that are left.
+const MOST_BOXES: usize = 10_000;
 
 /// How the outputs of an exported detector are read.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +78,12 @@ impl ExportedBoxes {
         };
         let Thresholds { score, iou, candidates, max_detections, levels } =
             serde_json::from_str(text("thresholds")?).map_err(|e| wrong(format!("metadata `thresholds`: {e}")))?;
+        if !(0.0..=1.0).contains(&score) || !(0.0..=1.0).contains(&iou) || candidates.max(max_detections) > MOST_BOXES {
+            return Err(wrong(format!(
+                "metadata `thresholds` has score {score}, iou {iou}, candidates {candidates} and max_detections {max_detections}; the \
+                 first two go from 0 to 1, the others to {MOST_BOXES}"
+            )));
+        }
         let selection = Selection { score, iou, candidates, most: max_detections };
         let groups = levels.map_or(Groups::Classes, Groups::Levels);
         Ok(ExportedBoxes { selection, groups, chosen })
@@ -226,6 +234,9 @@ mod tests {
         };
         broken.insert("thresholds".into(), "{\"score\": 0.1}".into());
         assert!(refuse(&broken).contains("thresholds"), "{}", refuse(&broken));
+        let endless = r#"{"score": 0.1, "iou": 2.0, "candidates": 1000000000, "max_detections": 3}"#;
+        broken.insert("thresholds".into(), endless.into());
+        assert!(refuse(&broken).contains("candidates 1000000000"), "{}", refuse(&broken));
         broken.remove("thresholds");
         assert!(refuse(&broken).contains("export it again"), "{}", refuse(&broken));
         let refuse = |read: ExportedBoxes, outputs: &[Array]| read.decode(outputs, 2).unwrap_err().to_string();

@@ -2,6 +2,7 @@
 
 use super::{LEAST_PART, Pretrained};
 use crate::models::detection::{DetectionNet, DetectorSpec, modern_names};
+use crate::models::registry;
 use crate::models::{ModelError, PresetReason, find_preset, models};
 use std::collections::BTreeSet;
 use striate_graph::Array;
@@ -77,7 +78,7 @@ impl Pretrained {
         (net, spec): (&dyn DetectionNet, &DetectorSpec),
         classes: &[String],
     ) -> Result<DetectorWeights, ModelError> {
-        if let Some(names) = self.backbone_names(net, spec) {
+        if let Some(names) = self.backbone_names(net, spec)? {
             return self.load_backbone(net, &names);
         }
         let by_classes = spec.class_arrays()?;
@@ -88,18 +89,30 @@ impl Pretrained {
     }
 
     /// Where the file has the detector's backbone, if it is not of the detector itself.
-    fn backbone_names(&self, net: &dyn DetectionNet, spec: &DetectorSpec) -> Option<BackboneNames> {
+    fn backbone_names(&self, net: &dyn DetectionNet, spec: &DetectorSpec) -> Result<Option<BackboneNames>, ModelError> {
         if self.info.as_ref().is_some_and(|info| info.model == spec.name) {
-            return None;
+            return Ok(None);
         }
-        let own = net.state_dict();
+        let (own, by_classes) = (net.state_dict(), spec.class_arrays()?);
         let (whole, _) = fit_names(modern_names(self.arrays.clone(), net), net);
         let hits = own.keys().filter(|name| whole.contains(name)).count();
-        Some(BackboneNames::find(net, &own, &self.arrays)).filter(|names| names.0.len() > hits)
+        // The same names, but not the same net: another detector on the same backbone.
+        let clashes = own.iter().any(|(name, array)| {
+            whole.get(name).is_some_and(|other| other.shape() != array.shape())
+                && !by_classes.iter().any(|by_class| by_class == name)
+        });
+        let wanted = own.keys().filter(|name| net.name_in_classifier(name).is_some()).count();
+        let names = BackboneNames::find(net, &own, &self.classifier_arrays());
+        Ok(Some(names).filter(|names| names.0.len() > hits || (clashes && names.0.len() == wanted)))
+    }
+
+    /// The file's arrays under the names that classifiers have today.
+    fn classifier_arrays(&self) -> StateDict {
+        registry::modern_names(self.arrays.clone())
     }
 
     fn load_backbone(&self, net: &dyn DetectionNet, names: &BackboneNames) -> Result<DetectorWeights, ModelError> {
-        let own = net.state_dict();
+        let (own, arrays) = (net.state_dict(), self.classifier_arrays());
         let of_backbone = own.iter().filter(|(name, _)| net.name_in_classifier(name).is_some());
         let all: usize = of_backbone.map(|(_, array)| array.numel()).sum();
         let found: usize = names.0.iter().map(|(name, _)| own[name].numel()).sum();
@@ -108,16 +121,16 @@ impl Pretrained {
                 "it has {found} of the {all} values of the detector's backbone, by name and shape; is it of the right net?"
             )));
         }
-        let fitting: StateDict = names.0.iter().map(|(name, key)| (name.clone(), self.arrays[key].clone())).collect();
+        let fitting: StateDict = names.0.iter().map(|(name, key)| (name.clone(), arrays[key].clone())).collect();
         let fresh = self.load(net, &fitting)?;
         let taken: BTreeSet<&str> = names.0.iter().map(|(_, key)| key.as_str()).collect();
-        let left: Vec<&str> = self.arrays.keys().filter(|key| !taken.contains(key)).collect();
+        let left: Vec<&str> = arrays.keys().filter(|key| !taken.contains(key)).collect();
         let left_out = if left.is_empty() { String::new() } else { format!(" ({})", some_of(&left)) };
         let fresh: Vec<&str> = fresh.iter().map(String::as_str).collect();
         let note = format!(
             "took {} of {} arrays for the backbone, left out {}{left_out}; {} arrays of the detector start fresh ({})",
             taken.len(),
-            self.arrays.len(),
+            arrays.len(),
             left.len(),
             fresh.len(),
             some_of(&fresh)
@@ -131,15 +144,18 @@ impl Pretrained {
     /// # Errors
     /// None that the detector's name does not give.
     pub fn seen_colors(&self, spec: &DetectorSpec) -> Result<SeenColors, ModelError> {
-        if let Some(info) = &self.info {
-            let (mean, std) = (info.preprocess.mean.clone(), info.preprocess.std.clone());
+        let net = spec.structure(spec.classes, None)?;
+        let transform = net.transform();
+        // Those of a net for grey pictures mean nothing to one for coloured ones.
+        let preprocess = self.info.as_ref().map(|info| &info.preprocess);
+        if let Some(preprocess) = preprocess.filter(|seen| seen.mean.len() == transform.mean.len()) {
+            let (mean, std) = (preprocess.mean.clone(), preprocess.std.clone());
             return Ok(SeenColors { mean, std, said: "the weights file says".to_owned() });
         }
-        let net = spec.structure(spec.classes, None)?;
         // The longest: `resnet18` and a `wide_resnet18` would both be in a name.
         let classifier = models().filter(|model| spec.name.contains(model.name)).max_by_key(|model| model.name.len());
         let preset = classifier.and_then(|model| find_preset(model.name, Some(&self.path)));
-        if let (Some((preset, reason)), Some(_)) = (preset, self.backbone_names(&*net, spec)) {
+        if let (Some((preset, reason)), Some(_)) = (preset, self.backbone_names(&*net, spec)?) {
             let why = match reason {
                 PresetReason::FileName => "named by the file",
                 PresetReason::Default => "the net's default, as no file says",
@@ -148,7 +164,6 @@ impl Pretrained {
             let said = format!("for torchvision's {} {} ({why})", preset.model, preset.weights);
             return Ok(SeenColors { mean: colors.mean, std: colors.std, said });
         }
-        let transform = net.transform();
         let said = format!("usual for {}, as no file says", spec.name);
         Ok(SeenColors { mean: transform.mean.to_vec(), std: transform.std.to_vec(), said })
     }
@@ -221,6 +236,36 @@ mod tests {
             let counts = format!("took {} of {} arrays for the backbone, left out ", loaded.taken.len(), theirs.len());
             assert!(note.contains(&counts) && note.contains("start fresh"), "{note}");
         }
+    }
+
+    #[test]
+    fn another_detector_on_the_same_backbone_gives_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let theirs = find_detector("fasterrcnn_resnet18_fpn").unwrap().build(3, 3).unwrap().state_dict();
+        let pretrained = Pretrained::read(&file(folder.path(), theirs.clone(), "")).unwrap();
+        let spec = find_detector("retinanet_resnet18_fpn").unwrap();
+        let net = spec.build(spec.labels(2), 0).unwrap();
+        let loaded = pretrained.load_into_detector((&*net, spec), &names(2)).unwrap();
+        let name = "backbone.body.layer4.1.conv2.weight";
+        assert!(net.state_dict()[name].bits_eq(&theirs[name]) && loaded.taken.contains(name));
+        assert!(!loaded.taken.iter().any(|name| name.starts_with("head.")), "{:?}", loaded.notes);
+    }
+
+    #[test]
+    fn old_names_of_a_classifier_are_a_backbone_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let theirs = find_model("densenet121").unwrap().build([3, 64, 64], 10, 3).unwrap().state_dict();
+        let old = |name: &str| match name.contains(".denselayer") {
+            true => name.replace(".norm1.", ".norm.1.").replace(".conv2.", ".conv.2."),
+            false => name.to_owned(),
+        };
+        let renamed = theirs.iter().map(|(name, array)| (old(name), array.clone())).collect();
+        let pretrained = Pretrained::read(&file(folder.path(), renamed, "")).unwrap();
+        let spec = find_detector("retinanet_densenet121_fpn").unwrap();
+        let net = spec.build(spec.labels(2), 0).unwrap();
+        pretrained.load_into_detector((&*net, spec), &names(2)).unwrap();
+        let place = "features.denseblock3.denselayer7.norm1.running_var";
+        assert!(net.state_dict()[&*format!("backbone.body.{place}")].bits_eq(&theirs[place]));
     }
 
     #[test]
