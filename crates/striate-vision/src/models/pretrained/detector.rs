@@ -103,7 +103,8 @@ impl Pretrained {
         });
         let wanted = own.keys().filter(|name| net.name_in_classifier(name).is_some()).count();
         let names = BackboneNames::find(net, &own, &self.classifier_arrays());
-        Ok(Some(names).filter(|names| names.0.len() > hits || (clashes && names.0.len() == wanted)))
+        let found = names.0.len();
+        Ok((found > hits || (clashes && found > 0 && found == wanted)).then_some(names))
     }
 
     /// The file's arrays under the names that classifiers have today.
