@@ -15,7 +15,7 @@ use striate::vision::bench::{
     Conv2dShape, ConvBench, ConvPass, ModelBench, bench_conv, bench_infer, bench_infer_graph, bench_train,
     bench_train_net, peak_rss_mib,
 };
-use striate::vision::models::detection::find_detector;
+use striate::vision::models::detection::{find_detector, is_detector};
 use striate::vision::models::find_model;
 
 /// Most elements of a tensor that is measured (16 GiB of f32).
@@ -75,7 +75,8 @@ pub struct TrainBenchArgs {
 impl ModelBenchArgs {
     /// The input and the number of classes that the model has.
     fn defaults(&self) -> Result<([usize; 3], usize), Failure> {
-        if let Ok(spec) = find_detector(&self.model) {
+        if is_detector(&self.model) {
+            let spec = find_detector(&self.model)?;
             return Ok((spec.input, spec.classes));
         }
         if !is_onnx(&self.model) {

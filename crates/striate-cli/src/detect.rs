@@ -33,7 +33,7 @@ impl From<DetectError> for Failure {
 
 /// Whether MODEL is the name of a detector.
 pub fn is_detector(args: &ModelArgs) -> bool {
-    find_detector(&args.model).is_ok()
+    striate::vision::models::detection::is_detector(&args.model)
 }
 
 /// The detector of a name, with the weights of a file or fresh ones.

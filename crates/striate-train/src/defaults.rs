@@ -5,7 +5,7 @@ use crate::{Result, RunFolder, TrainError};
 use std::path::Path;
 use striate_graph::machine::default_threads;
 use striate_vision::data::{Dataset, DatasetSource};
-use striate_vision::models::detection::{detectors, detectors_on_classifiers, find_detector};
+use striate_vision::models::detection::{detectors, detectors_on_classifiers, find_detector, is_detector};
 use striate_vision::models::{
     ModelSpec, OnnxNet, Pretrained, Task, find_model, imported_preprocess, is_imported, open_imported,
 };
@@ -335,7 +335,7 @@ fn choose_for_detector(
     given: &mut TrainConfig,
     rules: &mut Vec<String>,
 ) -> Result<Defaults> {
-    let known = pretrained.model().filter(|name| find_detector(name).is_ok()).map(str::to_owned);
+    let known = pretrained.model().filter(|name| is_detector(name)).map(str::to_owned);
     let Some(name) = given.model.clone().or(known) else {
         let fix = "name the detector that is to go on from these weights; `striate models` lists them";
         return Err(TrainError::setting("--model", "missing", fix));
@@ -460,7 +460,7 @@ fn going_on(
 
 /// Whether the net is a detector, and the settings are for one.
 fn check_detector(model: &str, given: &TrainConfig) -> Result<()> {
-    if find_detector(model).is_err() && find_model(model).is_ok() {
+    if !is_detector(model) && find_model(model).is_ok() {
         let names = detectors().iter().map(|spec| spec.name).collect::<Vec<_>>().join(", ");
         let on_classifiers = detectors_on_classifiers().collect::<Vec<_>>().join(", ");
         let fix = format!("the data has boxes, which these find: {names}, and on a classifier NAME {on_classifiers}");
@@ -478,7 +478,7 @@ fn check_detector(model: &str, given: &TrainConfig) -> Result<()> {
 /// Whether a name that is none of the plain nets is that of a detector, which finds boxes where the data has none.
 fn check_no_detector(model: &str, task: Task) -> Result<()> {
     let fix = format!("it is a detector, and the data is to {task}; give data with boxes, or --task detect for scenes");
-    if find_detector(model).is_ok() { Err(TrainError::setting("--model", model, &fix)) } else { Ok(()) }
+    if is_detector(model) { Err(TrainError::setting("--model", model, &fix)) } else { Ok(()) }
 }
 
 /// Whether the net is for the task, and the settings too.

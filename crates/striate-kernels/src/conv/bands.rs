@@ -1,5 +1,6 @@
 //! Output pixels cut into bands: what one thread computes before it turns to the next.
 
+use super::stats;
 use std::ops::Range;
 
 /// The bands of a map of output pixels, each some rows of one image or several whole images.
@@ -20,7 +21,12 @@ pub(super) struct Band {
 }
 
 impl Bands {
-    fn per_image(&self) -> usize {
+    /// Bands of `band_rows` rows of one image.
+    pub fn of_rows(images: usize, out: [usize; 2], band_rows: usize) -> Self {
+        Bands { images, out, band_rows, band_images: 1 }
+    }
+
+    pub fn per_image(&self) -> usize {
         self.out[0].div_ceil(self.band_rows)
     }
 
@@ -49,5 +55,22 @@ impl Bands {
     /// Output pixels of the largest band.
     pub fn most_pixels(&self) -> usize {
         self.band_images * self.band_rows * self.out[1]
+    }
+
+    /// The image and the rows of a band that has one image.
+    pub fn image_rows(&self, index: usize) -> (usize, Range<usize>) {
+        let Band { images, rows } = self.get(index);
+        (images.start, rows)
+    }
+
+    /// Pixels of each block of the statistics, in order; the shape alone decides.
+    pub fn stat_blocks(&self) -> Vec<usize> {
+        let pixels = |index| self.pixels(&self.get(index));
+        (0..self.count()).flat_map(|index| stats::split_to(pixels(index), self.stat_blocks_per_band())).collect()
+    }
+
+    /// Statistics blocks of the largest band, and of all.
+    pub fn stat_blocks_per_band(&self) -> usize {
+        stats::split(self.most_pixels()).count()
     }
 }

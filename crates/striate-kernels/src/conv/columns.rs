@@ -6,13 +6,14 @@
 //!
 //! It is also free of the source's steps: each source pixel gives to `pixel * stride + offset` of a strided input gradient.
 
+use super::bands::Bands;
 use super::choose::{choose_nv, max_pixels};
 use super::direct::{Axis, AxisTap, Buffers, Problem};
-use super::engine::{Algorithms, Weights};
+use super::engine::{Algorithms, Plan, Weights};
 use super::micro::{Block, run_pixels};
-use super::stats;
+use super::stats::Done;
 use crate::mem::DisjointMut;
-use crate::simd::{Isa, Kernel, Simd};
+use crate::simd::{Isa, Simd};
 use std::ops::Range;
 
 /// Columns of a band that are read back should stay in the second cache.
@@ -127,7 +128,7 @@ pub(super) struct Columns {
     /// Used taps as kh * KW + kw.
     used_taps: Vec<usize>,
     nv: usize,
-    band_rows: usize,
+    bands: Bands,
     /// Floats of the columns of one source pixel.
     pitch: usize,
     /// Most source rows that a band sees.
@@ -196,7 +197,7 @@ impl Columns {
         let floats = weights.len().next_multiple_of(lanes);
         let pitch = if (floats * 4).is_multiple_of(1024) { floats + lanes } else { floats };
         let band_rows = choose_rows(&scatter, pitch);
-        let bands = p.out[0].div_ceil(band_rows);
+        let bands = Bands::of_rows(p.n, p.out, band_rows);
         let at = |r: usize, c: usize| (r * p.dst[1] + c) * p.dst_pitch;
         let y_off = (0..band_rows).flat_map(|r| (0..p.out[1]).map(move |c| at(r, c))).collect();
         let row_columns = scatter.taps[1].len() * p.m_c;
@@ -212,7 +213,7 @@ impl Columns {
             used_taps,
             weights,
             nv,
-            band_rows,
+            bands,
             pitch,
             source_rows: 0,
             rows,
@@ -223,7 +224,8 @@ impl Columns {
             scatter,
         };
         let all = 0..plan.scatter.taps[0].len();
-        plan.source_rows = (0..bands).map(|band| plan.source_rows(&plan.band(band).1, &all).len()).max().unwrap_or(0);
+        plan.source_rows =
+            (0..bands.per_image()).map(|band| plan.source_rows(&bands.get(band).rows, &all).len()).max().unwrap_or(0);
         let pixels = plan.source_rows * plan.scatter.problem.src[1];
         plan.x_off = (0..pixels).map(|pixel| pixel * plan.scatter.problem.src_pitch).collect();
         plan.columns_off = (0..pixels).map(|pixel| pixel * pitch).collect();
@@ -292,45 +294,15 @@ impl Columns {
         self.x_off.len() * self.pitch + self.isa.lanes()
     }
 
-    fn bands_per_image(&self) -> usize {
-        self.scatter.problem.out[0].div_ceil(self.band_rows)
-    }
-
-    fn band(&self, index: usize) -> (usize, Range<usize>) {
-        let row = index % self.bands_per_image() * self.band_rows;
-        (index / self.bands_per_image(), row..(row + self.band_rows).min(self.scatter.problem.out[0]))
-    }
-
     /// Number of independent pieces of work: bands of output rows.
     pub fn items(&self) -> usize {
-        self.scatter.problem.n * self.bands_per_image()
+        self.bands.count()
     }
 
     /// The cost of one item, in multiply-adds.
     pub fn item_cost(&self) -> usize {
         let sums = self.vectors() * self.scatter.problem.k_c + ADD * self.scatter.tap_count();
         sums * self.isa.lanes() * self.x_off.len()
-    }
-
-    /// Pixels of each block of the statistics, in order; the shape alone decides.
-    pub fn stat_blocks(&self) -> Vec<usize> {
-        let pixels = |band| self.band(band).1.len() * self.scatter.problem.out[1];
-        (0..self.items()).flat_map(|b| stats::split_to(pixels(b), self.stat_blocks_per_band())).collect()
-    }
-
-    fn stat_blocks_per_band(&self) -> usize {
-        stats::split(self.y_off.len()).count()
-    }
-
-    /// Does the items of `range`; `scratch` has [`Columns::band_len`] floats.
-    ///
-    /// # Safety
-    /// The buffers have the sizes of the problem, and no one else writes what these items write: their outputs, and their
-    /// part of the partial statistics.
-    pub unsafe fn run_items(&self, buffers: &Buffers, range: Range<usize>, scratch: &mut [f32]) {
-        if !range.is_empty() {
-            self.isa.dispatch(Items { plan: self, buffers, range, scratch });
-        }
     }
 }
 
@@ -346,26 +318,24 @@ fn choose_rows(scatter: &Scatter, pitch: usize) -> usize {
     rows.div_ceil(rows.div_ceil(band))
 }
 
-/// The items of one thread.
-struct Items<'a> {
-    plan: &'a Columns,
-    buffers: &'a Buffers<'a>,
-    range: Range<usize>,
-    scratch: &'a mut [f32],
-}
+impl Plan for Columns {
+    fn isa(&self) -> Isa {
+        self.isa
+    }
 
-impl Kernel for Items<'_> {
-    type Output = ();
+    fn bands(&self) -> &Bands {
+        &self.bands
+    }
+
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let plan = self.plan;
-        assert!(self.scratch.len() >= plan.band_len());
-        for item in self.range {
-            let (image, rows) = plan.band(item);
-            let first = plan.source_rows(&rows, &(0..plan.scatter.taps[0].len())).start;
-            multiply(s, plan, self.buffers, self.scratch, (image, &rows, first));
-            add(s, plan, self.buffers, self.scratch, (image, &rows, first));
-            finish(s, plan, self.buffers, (item, image, &rows));
+    unsafe fn run<S: Simd>(&self, s: S, b: &Buffers, range: Range<usize>, scratch: &mut [f32]) {
+        assert!(scratch.len() >= self.band_len());
+        for item in range {
+            let (image, rows) = self.bands.image_rows(item);
+            let first = self.source_rows(&rows, &(0..self.scatter.taps[0].len())).start;
+            multiply(s, self, b, scratch, (image, &rows, first));
+            add(s, self, b, scratch, (image, &rows, first));
+            finish(s, self, b, (item, image, &rows));
         }
     }
 }
@@ -452,18 +422,10 @@ fn finish<S: Simd>(s: S, plan: &Columns, b: &Buffers, (item, image, rows): (usiz
     let p = &plan.scatter.problem;
     let dst = p.dst_pixel(image, [rows.start, 0]);
     let offsets = &plan.y_off[..rows.len() * p.out[1]];
-    let written = stats::Written { y: b.y.as_mut_ptr().wrapping_add(dst), offsets, lanes: p.m_c };
-    // SAFETY: the outputs that were just written; the mask has as many; their part of the partial statistics.
+    let done = Done { at: dst, offsets, channel: 0, lanes: p.m_c, channels: p.m_c };
+    // SAFETY: the outputs that were just written; their part of the partial statistics.
     unsafe {
-        if !b.activation.is_hot() {
-            stats::activate(s, &written, b.activation);
-        }
-        if let Some((mask, bounds)) = b.mask {
-            stats::mask(s, &written, mask.as_ptr().wrapping_add(dst), bounds);
-        }
-        if let Some(partials) = b.partials {
-            let first = b.first_block + item * plan.stat_blocks_per_band();
-            stats::block_statistics(s, &written, partials, first, p.m_c, 0);
-        }
+        done.finish(s, b);
+        done.statistics(s, b, &plan.bands, item);
     }
 }

@@ -7,10 +7,11 @@
 //! tap. Rows outside the source are left out, columns outside count as zeros, and each output is one chain of multiply-adds over the taps in
 //! order: its bits do not depend on the tile.
 
+use super::bands::Bands;
 use super::direct::{Axis, Buffers, Problem};
-use super::engine::Weights;
+use super::engine::{Plan, Weights};
 use super::spread::{LANES, permute, permute_two};
-use super::stats;
+use super::stats::Done;
 use crate::mem::DisjointMut;
 use crate::simd::{Isa, Kernel, Simd};
 use std::ops::Range;
@@ -32,7 +33,7 @@ pub(super) struct Depthwise {
     pixels: usize,
     /// Vectors of channels of an item, and output rows.
     chunk: usize,
-    band_rows: usize,
+    bands: Bands,
     /// Offsets of a band's outputs, row after row.
     y_off: Vec<usize>,
     /// For each input of a group, where each lane finds it in the vector.
@@ -65,13 +66,13 @@ impl Depthwise {
         let vectors = channels.div_ceil(isa.lanes());
         let fits = ROWS_BYTES / (4 * isa.lanes() * p.taps[0].len() * p.src[1]).max(1);
         let chunk = vectors.div_ceil(vectors.div_ceil(fits.clamp(CHUNK.start, CHUNK.end)));
-        let bands = MIN_ITEMS.div_ceil(vectors.div_ceil(chunk)).min(rows);
-        let band_rows = rows.div_ceil(bands);
+        let band_rows = rows.div_ceil(MIN_ITEMS.div_ceil(vectors.div_ceil(chunk)).min(rows));
+        let bands = Bands::of_rows(p.n, p.out, band_rows);
         let at = |r: usize, c: usize| (r * p.dst_step[0] * p.dst[1] + c * p.dst_step[1]) * p.dst_pitch;
         let y_off = (0..band_rows).flat_map(|r| (0..columns).map(move |c| at(r, c))).collect();
         let place = |lane: usize, input: usize| (lane / p.m_c * p.k_c + input) as u32 % (2 * isa.lanes()) as u32;
         let indices = (0..p.k_c).map(|input| std::array::from_fn(|lane| place(lane, input))).collect();
-        let mut plan = Depthwise { isa, weights, pixels: 0, chunk, band_rows, y_off, indices, problem };
+        let mut plan = Depthwise { isa, weights, pixels: 0, chunk, bands, y_off, indices, problem };
         plan.pixels = choose_pixels(isa, columns, Self::shared_columns(&plan.problem).0 == 0);
         plan
     }
@@ -139,46 +140,14 @@ impl Depthwise {
         self.vectors().div_ceil(self.chunk)
     }
 
-    fn bands_per_image(&self) -> usize {
-        self.problem.out[0].div_ceil(self.band_rows)
-    }
-
-    fn band(&self, index: usize) -> (usize, Range<usize>) {
-        let row = index % self.bands_per_image() * self.band_rows;
-        (index / self.bands_per_image(), row..(row + self.band_rows).min(self.problem.out[0]))
-    }
-
     /// Number of independent pieces of work: bands of rows and chunks of channels, in this order.
     pub fn items(&self) -> usize {
-        self.problem.n * self.bands_per_image() * self.chunks()
+        self.bands.count() * self.chunks()
     }
 
     /// The cost of one item, in multiply-adds.
     pub fn item_cost(&self) -> usize {
         (self.taps() * self.problem.k_c + 8) * self.y_off.len() * self.chunk * self.isa.lanes()
-    }
-
-    /// Pixels of each block of the statistics, in order; the shape alone decides.
-    pub fn stat_blocks(&self) -> Vec<usize> {
-        let bands = self.problem.n * self.bands_per_image();
-        (0..bands)
-            .flat_map(|b| stats::split_to(self.band(b).1.len() * self.problem.out[1], self.stat_blocks_per_band()))
-            .collect()
-    }
-
-    fn stat_blocks_per_band(&self) -> usize {
-        stats::split(self.y_off.len()).count()
-    }
-
-    /// Does the items of `range`.
-    ///
-    /// # Safety
-    /// The buffers have the sizes of the problem, and no one else writes what these items write: their outputs, and their
-    /// part of the partial statistics.
-    pub unsafe fn run_items(&self, buffers: &Buffers, range: Range<usize>) {
-        if !range.is_empty() {
-            self.isa.dispatch(Items { plan: self, buffers, range });
-        }
     }
 }
 
@@ -215,26 +184,26 @@ fn choose_pixels(isa: Isa, columns: usize, walks: bool) -> usize {
     }
 }
 
-/// The items of one thread.
-struct Items<'a> {
-    plan: &'a Depthwise,
-    buffers: &'a Buffers<'a>,
-    range: Range<usize>,
-}
+impl Plan for Depthwise {
+    fn isa(&self) -> Isa {
+        self.isa
+    }
 
-impl Kernel for Items<'_> {
-    type Output = ();
+    fn bands(&self) -> &Bands {
+        &self.bands
+    }
+
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let plan = self.plan;
-        let (columns, step) = Depthwise::shared_columns(&plan.problem);
+    unsafe fn run<S: Simd>(&self, s: S, buffers: &Buffers, range: Range<usize>, _scratch: &mut [f32]) {
+        let items = Items { plan: self, buffers, range };
+        let (columns, step) = Depthwise::shared_columns(&self.problem);
         macro_rules! tiles {
             ($($windows:literal $columns:literal $step:literal;)*) => {
-                match (plan.windows(), columns, step, plan.pixels) {
+                match (self.windows(), columns, step, self.pixels) {
                     $(
-                        ($windows, $columns, $step, 8) => s.vectorize(OfSize::<$windows, $columns, $step, 8>(self)),
-                        ($windows, $columns, $step, 7) => s.vectorize(OfSize::<$windows, $columns, $step, 7>(self)),
-                        ($windows, $columns, $step, 4) => s.vectorize(OfSize::<$windows, $columns, $step, 4>(self)),
+                        ($windows, $columns, $step, 8) => s.vectorize(OfSize::<$windows, $columns, $step, 8>(items)),
+                        ($windows, $columns, $step, 7) => s.vectorize(OfSize::<$windows, $columns, $step, 7>(items)),
+                        ($windows, $columns, $step, 4) => s.vectorize(OfSize::<$windows, $columns, $step, 4>(items)),
                     )*
                     other => unreachable!("no depthwise tile of {other:?}"),
                 }
@@ -242,6 +211,13 @@ impl Kernel for Items<'_> {
         }
         tiles! { 0 3 1; 0 3 2; 0 5 1; 0 5 2; 0 7 1; 0 7 2; 0 0 0; 1 3 1; 1 3 2; 1 0 0; 2 0 0; }
     }
+}
+
+/// The items of one thread.
+struct Items<'a> {
+    plan: &'a Depthwise,
+    buffers: &'a Buffers<'a>,
+    range: Range<usize>,
 }
 
 /// [`Items`] for groups whose inputs are in `WINDOWS` vectors (0: depthwise), filters of `KW` columns, a step of `STEP` columns, and tiles
@@ -278,7 +254,7 @@ fn run_item<S: Simd, const WINDOWS: usize, const KW: usize, const STEP: usize, c
     vectors: Range<usize>,
 ) {
     let p = &plan.problem;
-    let (image, rows) = plan.band(index);
+    let (image, rows) = plan.bands.image_rows(index);
     let channel = vectors.start * S::LANES;
     let lanes = plan.channels().min(vectors.end * S::LANES) - channel;
     let start = p.dst_pixel(image, [rows.start, 0]) + channel;
@@ -312,24 +288,14 @@ fn run_item<S: Simd, const WINDOWS: usize, const KW: usize, const STEP: usize, c
                 }
             }
         }
-        let written =
-            stats::Written { y: b.y.as_mut_ptr().wrapping_add(line.y), offsets: &plan.y_off[..p.out[1]], lanes };
-        if !b.activation.is_hot() {
-            // SAFETY: the outputs that were just written.
-            unsafe { stats::activate(s, &written, b.activation) };
-        }
-        if let Some((mask, bounds)) = b.mask {
-            // SAFETY: the outputs that were just written; the mask has as many.
-            unsafe { stats::mask(s, &written, mask.as_ptr().wrapping_add(line.y), bounds) };
-        }
+        let done = Done { at: line.y, offsets: &plan.y_off[..p.out[1]], channel, lanes, channels: plan.channels() };
+        // SAFETY: the outputs that were just written.
+        unsafe { done.finish(s, b) };
     }
-    if let Some(partials) = b.partials {
-        let offsets = &plan.y_off[..rows.len() * p.out[1]];
-        let written = stats::Written { y: b.y.as_mut_ptr().wrapping_add(start), offsets, lanes };
-        let first = b.first_block + index * plan.stat_blocks_per_band();
-        // SAFETY: the outputs that were just written; their part of the partial statistics.
-        unsafe { stats::block_statistics(s, &written, partials, first, plan.channels(), channel) };
-    }
+    let offsets = &plan.y_off[..rows.len() * p.out[1]];
+    let done = Done { at: start, offsets, channel, lanes, channels: plan.channels() };
+    // SAFETY: the outputs that were just written; their part of the partial statistics.
+    unsafe { done.statistics(s, b, &plan.bands, index) };
 }
 
 /// The filter rows that see the source from output row `row`.

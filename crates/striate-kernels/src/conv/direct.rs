@@ -2,11 +2,12 @@
 
 use super::bands::{Band, Bands};
 use super::choose::{choose_band, choose_nv, max_pixels};
+use super::engine::Plan;
 use super::epilogue::Activation;
 use super::micro::{Ahead, Block, run_pixels};
-use super::stats;
+use super::stats::Done;
 use crate::mem::DisjointMut;
-use crate::simd::{Isa, Kernel, Simd};
+use crate::simd::{Isa, Simd};
 use std::ops::Range;
 
 /// A filter row or column that is used, and where it looks: output `o` sees the source at `o * step + offset`.
@@ -167,7 +168,7 @@ pub(super) struct Direct {
     y_off: Vec<usize>,
 }
 
-/// Where the numbers are, for [`Direct::run_items`].
+/// Where the numbers are.
 #[derive(Clone, Copy)]
 pub(super) struct Buffers<'a> {
     pub x: &'a [f32],
@@ -291,29 +292,6 @@ impl Direct {
         self.bands.count() * self.problem.groups * self.blocks()
     }
 
-    /// Pixels of each block of the statistics, in order; the shape alone decides.
-    pub fn stat_blocks(&self) -> Vec<usize> {
-        (0..self.bands.count())
-            .flat_map(|b| stats::split_to(self.bands.pixels(&self.bands.get(b)), self.stat_blocks_per_band()))
-            .collect()
-    }
-
-    /// Statistics blocks of the largest band, and of all.
-    fn stat_blocks_per_band(&self) -> usize {
-        stats::split(self.x_off.len()).count()
-    }
-
-    /// Does the items of `range`; `scratch` has [`Direct::band_len`] floats.
-    ///
-    /// # Safety
-    /// The buffers have the sizes of the problem, and no one else writes what these items write: their outputs, and their
-    /// part of the partial statistics.
-    pub unsafe fn run_items(&self, buffers: &Buffers, range: Range<usize>, scratch: &mut [f32]) {
-        if !range.is_empty() {
-            self.isa.dispatch(Items { direct: self, buffers, range, scratch });
-        }
-    }
-
     /// Where the packed filters of a block lie; blocks are counted through all groups.
     fn filters(&self, block: usize) -> Range<usize> {
         let (group, block) = (block / self.blocks(), block % self.blocks());
@@ -373,34 +351,32 @@ fn place_taps(p: &Problem, axes: &[Axis; 2], pitch: usize, row_pitch: usize) -> 
     (run, rows.iter().flat_map(|r| used.iter().map(move |c| offset(r, c))).collect())
 }
 
-/// The items of one thread.
-struct Items<'a> {
-    direct: &'a Direct,
-    buffers: &'a Buffers<'a>,
-    range: Range<usize>,
-    scratch: &'a mut [f32],
-}
+impl Plan for Direct {
+    fn isa(&self) -> Isa {
+        self.isa
+    }
 
-impl Kernel for Items<'_> {
-    type Output = ();
+    fn bands(&self) -> &Bands {
+        &self.bands
+    }
+
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let d = self.direct;
-        let blocks = d.blocks();
-        let (mut in_scratch, end) = (usize::MAX, self.range.end);
-        for item in self.range {
+    unsafe fn run<S: Simd>(&self, s: S, b: &Buffers, range: Range<usize>, scratch: &mut [f32]) {
+        let (blocks, groups) = (self.blocks(), self.problem.groups);
+        let mut in_scratch = usize::MAX;
+        for item in range.clone() {
             let (unit, block) = (item / blocks, item % blocks);
-            let (band, group) = (unit / d.problem.groups, unit % d.problem.groups);
-            let bounds = d.bands.get(band);
-            if d.packed && in_scratch != unit {
-                d.pack_band(self.buffers.x, &bounds, group, self.scratch);
+            let (band, group) = (unit / groups, unit % groups);
+            let bounds = self.bands.get(band);
+            if self.packed && in_scratch != unit {
+                self.pack_band(b.x, &bounds, group, scratch);
                 in_scratch = unit;
             }
-            let ahead = match item + 1 < end && self.buffers.packed.len() > FILTERS_IN_CACHE {
-                true => Ahead::new(&self.buffers.packed[d.filters((item + 1) % (d.problem.groups * blocks))]),
+            let ahead = match item + 1 < range.end && b.packed.len() > FILTERS_IN_CACHE {
+                true => Ahead::new(&b.packed[self.filters((item + 1) % (groups * blocks))]),
                 false => Ahead::default(),
             };
-            run_item(s, d, self.buffers, self.scratch, [band, group, block], &bounds, ahead);
+            run_item(s, self, b, scratch, [band, group, block], &bounds, ahead);
         }
     }
 }
@@ -433,7 +409,6 @@ fn run_item<S: Simd>(
     debug_assert!(d.packed || d.pitch == p.src_pitch);
     let pixels = d.bands.pixels(band);
     let task = Block {
-        tiles: 0,
         x,
         x_off: d.x_off.as_ptr(),
         taps: &d.taps,
@@ -447,17 +422,16 @@ fn run_item<S: Simd>(
         mask: b.mask.map_or(std::ptr::null(), |(mask, _)| mask[dst..].as_ptr()),
         bounds: b.mask.map_or([0.0; 2], |(_, bounds)| bounds),
         activation: b.activation,
+        fetches: true,
         ahead,
+        ..Block::BARE
     };
     run_pixels(s, d.isa, (pixels, nv), task);
-    let written = stats::Written { y: task.y, offsets: &d.y_off[..pixels], lanes };
-    if !b.activation.is_hot() {
-        // SAFETY: the outputs that this item has just written.
-        unsafe { stats::activate(s, &written, b.activation) };
-    }
-    if let Some(partials) = b.partials {
-        let first = b.first_block + index * d.stat_blocks_per_band();
-        // SAFETY: the outputs that this item has just written; their part of the partial statistics.
-        unsafe { stats::block_statistics(s, &written, partials, first, p.m_c * p.groups, channel) };
+    let offsets = &d.y_off[..pixels];
+    let done = Done { at: dst, offsets, channel, lanes, channels: p.m_c * p.groups };
+    // SAFETY: the outputs that this item has just written, masked; their part of the partial statistics.
+    unsafe {
+        done.finish(s, &Buffers { mask: None, ..*b });
+        done.statistics(s, b, &d.bands, index);
     }
 }

@@ -1,5 +1,6 @@
 //! The kernels that compute a sliding-window sum, behind one face: which one, is decided by the layer's geometry alone.
 
+use super::bands::Bands;
 use super::columns::Columns;
 use super::depthwise::Depthwise;
 use super::direct::{Buffers, Direct, Problem};
@@ -10,7 +11,7 @@ use super::strided::Strided;
 use super::taps::Taps;
 use super::winograd::Winograd;
 use crate::mem::DisjointMut;
-use crate::simd::Isa;
+use crate::simd::{Isa, Kernel, Simd};
 use std::ops::Range;
 
 /// Where the weight of output channel `m` of a group, summed channel `k` and tap `t` lies in OIHW: `group * group_stride + m *
@@ -58,6 +59,46 @@ pub(super) enum Engine {
     Winograd(Box<Winograd>),
 }
 
+/// What plans have in common: items that threads share, in bands of outputs.
+pub(super) trait Plan {
+    fn isa(&self) -> Isa;
+
+    fn bands(&self) -> &Bands;
+
+    /// Does the items of `range`; `scratch` has as many floats as the plan says.
+    ///
+    /// # Safety
+    /// As [`Engine::run_items`].
+    unsafe fn run<S: Simd>(&self, s: S, buffers: &Buffers, range: Range<usize>, scratch: &mut [f32]);
+}
+
+/// Does the items of `range` of a plan with the instructions that it was made for.
+///
+/// # Safety
+/// As [`Engine::run_items`].
+pub(super) unsafe fn run_items<P: Plan>(plan: &P, buffers: &Buffers, range: Range<usize>, scratch: &mut [f32]) {
+    if !range.is_empty() {
+        plan.isa().dispatch(Items { plan, buffers, range, scratch });
+    }
+}
+
+/// The items of one thread.
+struct Items<'a, P> {
+    plan: &'a P,
+    buffers: &'a Buffers<'a>,
+    range: Range<usize>,
+    scratch: &'a mut [f32],
+}
+
+impl<P: Plan> Kernel for Items<'_, P> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: by the contract of `run_items`, which alone makes these.
+        unsafe { self.plan.run(s, self.buffers, self.range, self.scratch) };
+    }
+}
+
 /// Which kernels may be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Algorithms {
@@ -71,23 +112,23 @@ pub enum Algorithms {
 }
 
 macro_rules! each {
-    ($engine:expr, $e:ident => $call:expr) => {
-        match $engine {
-            Engine::Direct(pair) => {
-                let $e = &pair.0;
+    ($engine:expr, $e:ident => $call:expr) => {{
+        macro_rules! of {
+            ($plan:expr) => {{
+                let $e = $plan;
                 $call
-            }
-            Engine::Taps(pair) => {
-                let $e = &pair.0;
-                $call
-            }
-            Engine::Columns($e) => $call,
-            Engine::Strided($e) => $call,
-            Engine::Depthwise($e) => $call,
-            Engine::Lanes($e) => $call,
-            Engine::Winograd($e) => $call,
+            }};
         }
-    };
+        match $engine {
+            Engine::Direct(pair) => of!(&pair.0),
+            Engine::Taps(pair) => of!(&pair.0),
+            Engine::Columns(plan) => of!(&**plan),
+            Engine::Strided(plan) => of!(&**plan),
+            Engine::Depthwise(plan) => of!(&**plan),
+            Engine::Lanes(plan) => of!(&**plan),
+            Engine::Winograd(plan) => of!(&**plan),
+        }
+    }};
 }
 
 impl Engine {
@@ -215,7 +256,7 @@ impl Engine {
 
     /// Pixels of each block of the statistics, in order; the shape alone decides.
     pub fn stat_blocks(&self) -> Vec<usize> {
-        each!(self, e => e.stat_blocks())
+        each!(self, e => e.bands().stat_blocks())
     }
 
     /// Does the items of `range`; `scratch` has [`Engine::band_len`] floats.
@@ -225,16 +266,6 @@ impl Engine {
     /// part of the partial statistics.
     pub unsafe fn run_items(&self, buffers: &Buffers, range: Range<usize>, scratch: &mut [f32]) {
         // SAFETY: by contract.
-        unsafe {
-            match self {
-                Engine::Direct(pair) => pair.0.run_items(buffers, range, scratch),
-                Engine::Taps(pair) => pair.0.run_items(buffers, range, scratch),
-                Engine::Columns(columns) => columns.run_items(buffers, range, scratch),
-                Engine::Strided(strided) => strided.run_items(buffers, range),
-                Engine::Depthwise(depthwise) => depthwise.run_items(buffers, range),
-                Engine::Lanes(lanes) => lanes.run_items(buffers, range, scratch),
-                Engine::Winograd(winograd) => winograd.run_items(buffers, range, scratch),
-            }
-        }
+        unsafe { each!(self, e => run_items(e, buffers, range, scratch)) }
     }
 }

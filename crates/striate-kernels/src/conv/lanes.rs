@@ -4,12 +4,13 @@
 //! vector of output channels, the `j`-th source channel of its own group; then each product is lane by lane. For a depthwise
 //! convolution (`k` = 1) a plane is the source itself, with the padding as zeros.
 
+use super::bands::Bands;
 use super::direct::{Axis, AxisTap, Buffers, Problem};
-use super::engine::Weights;
+use super::engine::{Plan, Weights};
 use super::spread::Spread;
-use super::stats;
+use super::stats::Done;
 use crate::mem::DisjointMut;
-use crate::simd::{Isa, Kernel, Simd};
+use crate::simd::{Isa, Simd};
 use std::ops::Range;
 
 /// The planes of one item should stay in the second cache.
@@ -45,7 +46,7 @@ pub(super) struct Lanes {
     phase: usize,
     row_pitch: usize,
     plane: usize,
-    band_rows: usize,
+    bands: Bands,
     /// Vectors of output channels in an item.
     block: usize,
     /// Offsets of a band's outputs, for the statistics.
@@ -82,7 +83,7 @@ impl Lanes {
             phase,
             row_pitch,
             plane,
-            band_rows,
+            bands: Bands::of_rows(p.n, p.out, band_rows),
             block,
             y_off: Vec::new(),
             problem,
@@ -105,7 +106,7 @@ impl Lanes {
                 self.offsets.extend((0..p.k_c).map(|k| k * self.plane + at));
             }
         }
-        for r in 0..self.band_rows {
+        for r in 0..self.bands.band_rows {
             let at = |c: usize| (r * p.dst_step[0] * p.dst[1] + c * p.dst_step[1]) * p.dst_pitch;
             self.y_off.extend((0..p.out[1]).map(at));
         }
@@ -172,7 +173,7 @@ impl Lanes {
 
     /// Most output rows that are packed together.
     pub fn band_rows(&self) -> usize {
-        self.band_rows
+        self.bands.band_rows
     }
 
     /// Output rows, at least one, of which one row of taps reads at most `bytes` of the planes.
@@ -185,52 +186,18 @@ impl Lanes {
         self.problem.k_c * self.plane
     }
 
-    fn bands_per_image(&self) -> usize {
-        self.problem.out[0].div_ceil(self.band_rows)
-    }
-
-    fn bands(&self) -> usize {
-        if self.y_off.is_empty() { 0 } else { self.problem.n * self.bands_per_image() }
-    }
-
-    fn band(&self, index: usize) -> (usize, Range<usize>) {
-        let row = index % self.bands_per_image() * self.band_rows;
-        (index / self.bands_per_image(), row..(row + self.band_rows).min(self.problem.out[0]))
-    }
-
     fn blocks(&self) -> usize {
         self.vectors().div_ceil(self.block)
     }
 
     /// Number of independent pieces of work: bands and blocks of channels, in this order.
     pub fn items(&self) -> usize {
-        self.bands() * self.blocks()
+        self.bands.count() * self.blocks()
     }
 
     /// The cost of one item, in multiply-adds; packing and writing count as some.
     pub fn item_cost(&self) -> usize {
         (self.offsets.len() + 4 * self.problem.k_c + 4) * self.y_off.len() * self.block * self.isa.lanes()
-    }
-
-    /// Pixels of each block of the statistics, in order; the shape alone decides.
-    pub fn stat_blocks(&self) -> Vec<usize> {
-        (0..self.bands())
-            .flat_map(|b| stats::split_to(self.band(b).1.len() * self.problem.out[1], self.stat_blocks_per_band()))
-            .collect()
-    }
-
-    fn stat_blocks_per_band(&self) -> usize {
-        stats::split(self.y_off.len()).count()
-    }
-
-    /// Does the items of `range`; `scratch` has [`Lanes::band_len`] floats.
-    ///
-    /// # Safety
-    /// The buffers have the sizes of the problem, and no one else writes what these items write.
-    pub unsafe fn run_items(&self, buffers: &Buffers, range: Range<usize>, scratch: &mut [f32]) {
-        if !range.is_empty() {
-            self.isa.dispatch(Items { lanes: self, buffers, range, scratch });
-        }
     }
 
     /// Packs the planes of `vector` for output rows `rows` of `image`: plane `j` holds the `j`-th source channel of each
@@ -288,26 +255,24 @@ fn columns_inside(base: isize, step: usize, len: usize, count: usize) -> Range<u
     first..end.div_ceil(step).clamp(first, count)
 }
 
-/// The items of one thread.
-struct Items<'a> {
-    lanes: &'a Lanes,
-    buffers: &'a Buffers<'a>,
-    range: Range<usize>,
-    scratch: &'a mut [f32],
-}
+impl Plan for Lanes {
+    fn isa(&self) -> Isa {
+        self.isa
+    }
 
-impl Kernel for Items<'_> {
-    type Output = ();
+    fn bands(&self) -> &Bands {
+        &self.bands
+    }
+
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let l = self.lanes;
-        let blocks = l.blocks();
-        for item in self.range {
+    unsafe fn run<S: Simd>(&self, s: S, b: &Buffers, range: Range<usize>, scratch: &mut [f32]) {
+        let blocks = self.blocks();
+        for item in range {
             let (index, block) = (item / blocks, item % blocks);
-            let (image, rows) = l.band(index);
-            for vector in block * l.block..((block + 1) * l.block).min(l.vectors()) {
-                l.pack_planes(s, self.buffers.x, (image, rows.clone(), vector), self.scratch);
-                run_vector(s, l, self.buffers, self.scratch, index, vector);
+            let (image, rows) = self.bands.image_rows(index);
+            for vector in block * self.block..((block + 1) * self.block).min(self.vectors()) {
+                self.pack_planes(s, b.x, (image, rows.clone(), vector), scratch);
+                run_vector(s, self, b, scratch, index, vector);
             }
         }
     }
@@ -330,7 +295,7 @@ struct Row<'a> {
 #[inline(always)]
 fn run_vector<S: Simd>(s: S, l: &Lanes, b: &Buffers, scratch: &[f32], index: usize, vector: usize) {
     let p = &l.problem;
-    let (image, rows) = l.band(index);
+    let (image, rows) = l.bands.image_rows(index);
     let channel = vector * S::LANES;
     let dst = p.dst_pixel(image, [rows.start, 0]) + channel;
     let row = Row {
@@ -356,21 +321,11 @@ fn run_vector<S: Simd>(s: S, l: &Lanes, b: &Buffers, scratch: &[f32], index: usi
         }
     }
     let offsets = &l.y_off[..rows.len() * p.out[1]];
-    let written = stats::Written { y: b.y.as_mut_ptr().wrapping_add(dst), offsets, lanes: row.n };
-    if !b.activation.is_hot() {
-        // SAFETY: the outputs that were just written.
-        unsafe { stats::activate(s, &written, b.activation) };
-    }
-    if let Some((mask, bounds)) = b.mask {
-        // SAFETY: the outputs that were just written; the mask has as many.
-        unsafe { stats::mask(s, &written, mask.as_ptr().wrapping_add(dst), bounds) };
-    }
-    if let Some(partials) = b.partials {
-        // SAFETY: the outputs that were just written; their part of the partial statistics.
-        unsafe {
-            let first = b.first_block + index * l.stat_blocks_per_band();
-            stats::block_statistics(s, &written, partials, first, l.channels(), channel);
-        };
+    let done = Done { at: dst, offsets, channel, lanes: row.n, channels: l.channels() };
+    // SAFETY: the outputs that were just written; their part of the partial statistics.
+    unsafe {
+        done.finish(s, b);
+        done.statistics(s, b, &l.bands, index);
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Block<'a> {
     pub bounds: [f32; 2],
     /// Applied if it is hot, else left to the caller.
     pub activation: Activation,
+    /// Outputs, residual and mask are fetched while the sums are computed.
+    pub fetches: bool,
     pub ahead: Ahead<'a>,
 }
 
@@ -55,6 +57,7 @@ impl Block<'_> {
         mask: std::ptr::null(),
         bounds: [0.0; 2],
         activation: Activation::None,
+        fetches: false,
         ahead: Ahead { filters: &[], lines: 0 },
     };
 
@@ -106,7 +109,9 @@ impl<const MR: usize, const NV: usize> Kernel for Tile<'_, MR, NV> {
         for tile in 0..b.tiles {
             // SAFETY: `Block`'s offsets stay within x, w and y, which the driver checked.
             unsafe {
-                fetch_outputs::<S, MR, NV>(s, b, b.y_off.add(tile * MR));
+                if b.fetches {
+                    fetch_outputs::<S, MR, NV>(s, b, b.y_off.add(tile * MR));
+                }
                 let acc = sum_tile::<S, MR, NV>(s, b, b.x_off.add(tile * MR), b.ahead.after(tile * b.rounds()));
                 finish_tile::<S, MR, NV>(s, b, acc, b.y_off.add(tile * MR));
             }

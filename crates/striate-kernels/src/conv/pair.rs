@@ -5,7 +5,7 @@
 
 use super::depthwise::Depthwise;
 use super::direct::{Buffers, Direct, Problem};
-use super::engine::Weights;
+use super::engine::{Weights, run_items};
 use super::epilogue::Activation;
 use super::forward::forward_problem;
 use super::pack::FilterLayout;
@@ -253,7 +253,7 @@ impl PairPlan {
                 let buffers = buffers(&x[start..start + fresh * source_row], &layers[0], DisjointMut::new(to));
                 let direct = self.first(fresh);
                 // SAFETY: the buffers have the sizes of the problem, and are this thread's.
-                unsafe { direct.run_items(&buffers, 0..direct.items(), packing) };
+                unsafe { run_items(direct, &buffers, 0..direct.items(), packing) };
             }
             let depthwise = self.second(&window);
             let start = (image * second.oh() + band * self.band_rows) * target_row;
@@ -261,7 +261,7 @@ impl PairPlan {
             let to = unsafe { y.slice_mut(start..start + window.outputs * target_row) };
             let buffers = buffers(&between[..rows.len() * row_len], &layers[1], DisjointMut::new(to));
             // SAFETY: as above.
-            unsafe { depthwise.run_items(&buffers, 0..depthwise.items()) };
+            unsafe { run_items(depthwise, &buffers, 0..depthwise.items(), &mut []) };
             held = Some((image, rows));
         }
     }

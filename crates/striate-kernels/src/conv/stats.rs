@@ -1,5 +1,7 @@
 //! What is done to outputs just written: activations that are too large for the tile, masks, and batch-norm statistics.
 
+use super::bands::Bands;
+use super::direct::Buffers;
 use super::epilogue::Activation;
 use crate::mem::DisjointMut;
 use crate::simd::Simd;
@@ -15,10 +17,57 @@ const GROUP: usize = 8;
 const PART: usize = 512;
 
 /// Outputs in the cache: `lanes` channels at each of `offsets`.
-pub(super) struct Written<'a> {
-    pub y: *mut f32,
+struct Written<'a> {
+    y: *mut f32,
+    offsets: &'a [usize],
+    lanes: usize,
+}
+
+/// Outputs of one band and some neighbouring channels, all written; where they lie in the destination.
+pub(super) struct Done<'a> {
+    /// Where the first is, and from there each.
+    pub at: usize,
     pub offsets: &'a [usize],
+    /// The first channel, counted through all groups, how many, and of how many in all.
+    pub channel: usize,
     pub lanes: usize,
+    pub channels: usize,
+}
+
+impl Done<'_> {
+    fn written(&self, b: &Buffers) -> Written<'_> {
+        Written { y: b.y.as_mut_ptr().wrapping_add(self.at), offsets: self.offsets, lanes: self.lanes }
+    }
+
+    /// What tiles leave to do: an activation that is not hot, and the mask.
+    ///
+    /// # Safety
+    /// The outputs are the caller's alone; the mask has as many.
+    #[inline(always)]
+    pub unsafe fn finish<S: Simd>(&self, s: S, b: &Buffers) {
+        // SAFETY: by contract.
+        unsafe {
+            if !b.activation.is_hot() {
+                activate(s, &self.written(b), b.activation);
+            }
+            if let Some((values, bounds)) = b.mask {
+                mask(s, &self.written(b), values.as_ptr().wrapping_add(self.at), bounds);
+            }
+        }
+    }
+
+    /// The statistics of band `index`, where they are wanted.
+    ///
+    /// # Safety
+    /// The outputs are the caller's alone, and so is their part of the partial statistics.
+    #[inline(always)]
+    pub unsafe fn statistics<S: Simd>(&self, s: S, b: &Buffers, bands: &Bands, index: usize) {
+        if let Some(partials) = b.partials {
+            let first = b.first_block + index * bands.stat_blocks_per_band();
+            // SAFETY: by contract.
+            unsafe { block_statistics(s, &self.written(b), partials, first, self.channels, self.channel) };
+        }
+    }
 }
 
 /// Sizes of the blocks that `pixels` are cut into.
@@ -37,7 +86,7 @@ pub(super) fn split_to(pixels: usize, count: usize) -> impl Iterator<Item = usiz
 /// # Safety
 /// The outputs are the caller's alone.
 #[inline(always)]
-pub(super) unsafe fn activate<S: Simd>(s: S, written: &Written, activation: Activation) {
+unsafe fn activate<S: Simd>(s: S, written: &Written, activation: Activation) {
     // Which one it is, is asked once a pass and not once a vector, for those that nets are made of.
     macro_rules! pass {
         ($activation:expr) => {
@@ -66,7 +115,7 @@ pub(super) unsafe fn activate<S: Simd>(s: S, written: &Written, activation: Acti
 /// # Safety
 /// The outputs are the caller's alone, and `mask` is readable where they are.
 #[inline(always)]
-pub(super) unsafe fn mask<S: Simd>(s: S, written: &Written, mask: *const f32, bounds: [f32; 2]) {
+unsafe fn mask<S: Simd>(s: S, written: &Written, mask: *const f32, bounds: [f32; 2]) {
     for &offset in written.offsets {
         for c in (0..written.lanes).step_by(S::LANES) {
             let n = written.lanes - c;
@@ -95,7 +144,7 @@ pub(super) fn gated<S: Simd>(s: S, y: S::V, gate: S::V, [low, high]: [f32; 2]) -
 /// # Safety
 /// The outputs are the caller's alone, and so is the part of `partials` from block `first` on for these channels.
 #[inline(always)]
-pub(super) unsafe fn block_statistics<S: Simd>(
+unsafe fn block_statistics<S: Simd>(
     s: S,
     written: &Written,
     partials: DisjointMut<f32>,

@@ -4,12 +4,13 @@
 //! time; and where the filter is smaller than the step some see no tap at all. Here the gradient is written once, from its first pixel to its
 //! last, all channels of a pixel together. Taps are added in order, a chain for each element.
 
+use super::bands::Bands;
 use super::columns::{Lists, Scatter};
 use super::direct::{Buffers, Problem};
-use super::engine::Weights;
-use super::stats;
+use super::engine::{Plan, Weights};
+use super::stats::Done;
 use crate::mem::DisjointMut;
-use crate::simd::{Isa, Kernel, Simd};
+use crate::simd::{Isa, Simd};
 use std::ops::Range;
 
 /// Pieces of work that an image should have, so that threads can share it.
@@ -26,7 +27,7 @@ pub(super) struct Strided {
     filter: usize,
     /// Used taps as kh * KW + kw.
     used_taps: Vec<usize>,
-    band_rows: usize,
+    bands: Bands,
     /// For each row of the gradient, where the rows that it sees begin in an image of the source, and the packed filters of the filter row.
     rows: Lists<[usize; 2]>,
     /// The same for columns, within the row.
@@ -61,7 +62,7 @@ impl Strided {
             isa,
             filter: weights.group_stride,
             used_taps,
-            band_rows,
+            bands: Bands::of_rows(p.n, p.out, band_rows),
             rows: place(0, p.src_row, columns),
             columns: place(1, p.src_pitch, 1),
             y_off: (0..band_rows).flat_map(|r| (0..p.out[1]).map(move |c| at(r, c))).collect(),
@@ -102,70 +103,43 @@ impl Strided {
         }
     }
 
-    fn bands_per_image(&self) -> usize {
-        self.problem.out[0].div_ceil(self.band_rows)
-    }
-
-    fn band(&self, index: usize) -> (usize, Range<usize>) {
-        let row = index % self.bands_per_image() * self.band_rows;
-        (index / self.bands_per_image(), row..(row + self.band_rows).min(self.problem.out[0]))
-    }
-
     /// Number of independent pieces of work: bands of rows.
     pub fn items(&self) -> usize {
-        self.problem.n * self.bands_per_image()
+        self.bands.count()
     }
 
     /// The cost of one item, in multiply-adds.
     pub fn item_cost(&self) -> usize {
-        (2 + self.used_taps.len() * 2 / self.bands_per_image()) * self.y_off.len() * self.width()
-    }
-
-    /// Pixels of each block of the statistics, in order; the shape alone decides.
-    pub fn stat_blocks(&self) -> Vec<usize> {
-        let pixels = |band| self.band(band).1.len() * self.problem.out[1];
-        (0..self.items()).flat_map(|b| stats::split_to(pixels(b), self.stat_blocks_per_band())).collect()
-    }
-
-    fn stat_blocks_per_band(&self) -> usize {
-        stats::split(self.y_off.len()).count()
-    }
-
-    /// Does the items of `range`.
-    ///
-    /// # Safety
-    /// The buffers have the sizes of the problem, and no one else writes what these items write.
-    pub unsafe fn run_items(&self, buffers: &Buffers, range: Range<usize>) {
-        if !range.is_empty() {
-            self.isa.dispatch(Items { plan: self, buffers, range });
-        }
+        (2 + self.used_taps.len() * 2 / self.bands.per_image()) * self.y_off.len() * self.width()
     }
 }
 
-/// The items of one thread.
-struct Items<'a> {
-    plan: &'a Strided,
-    buffers: &'a Buffers<'a>,
-    range: Range<usize>,
-}
+impl Plan for Strided {
+    fn isa(&self) -> Isa {
+        self.isa
+    }
 
-impl Kernel for Items<'_> {
-    type Output = ();
+    fn bands(&self) -> &Bands {
+        &self.bands
+    }
+
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let (plan, b) = (self.plan, self.buffers);
-        let p = &plan.problem;
-        for item in self.range {
-            let (image, rows) = plan.band(item);
+    unsafe fn run<S: Simd>(&self, s: S, b: &Buffers, range: Range<usize>, _scratch: &mut [f32]) {
+        // A gradient has none.
+        debug_assert!(b.bias.is_none());
+        let p = &self.problem;
+        for item in range {
+            let (image, rows) = self.bands.image_rows(item);
             for row in rows.clone() {
-                run_row(s, plan, b, (image, row));
+                run_row(s, self, b, (image, row));
             }
-            let dst = p.dst_pixel(image, [rows.start, 0]);
-            let offsets = &plan.y_off[..rows.len() * p.out[1]];
-            let written = stats::Written { y: b.y.as_mut_ptr().wrapping_add(dst), offsets, lanes: p.groups };
-            if let Some((mask, bounds)) = b.mask {
-                // SAFETY: the outputs that were just written; the mask has as many.
-                unsafe { stats::mask(s, &written, mask.as_ptr().wrapping_add(dst), bounds) };
+            let offsets = &self.y_off[..rows.len() * p.out[1]];
+            let at = p.dst_pixel(image, [rows.start, 0]);
+            let done = Done { at, offsets, channel: 0, lanes: p.groups, channels: p.groups };
+            // SAFETY: the outputs that were just written; their part of the partial statistics.
+            unsafe {
+                done.finish(s, b);
+                done.statistics(s, b, &self.bands, item);
             }
         }
     }

@@ -9,9 +9,10 @@
 use super::bands::{Band, Bands};
 use super::choose::{choose_nv, max_pixels};
 use super::direct::{Buffers, Problem};
+use super::engine::Plan;
 use super::micro::{Block, run_pixels};
-use super::stats;
-use crate::simd::{Isa, Kernel, Simd};
+use super::stats::Done;
+use crate::simd::{Isa, Simd};
 use std::ops::Range;
 
 /// The sums of a band should leave room in the second cache for the filters of some taps.
@@ -143,48 +144,25 @@ impl Taps {
         let pixels = cost(p) * p.k_c * self.y_off.len() / (p.out[0] * p.out[1]);
         pixels * (self.nv * self.isa.lanes()).min(p.m_c.next_multiple_of(self.isa.lanes()))
     }
-
-    /// Pixels of each block of the statistics, in order; the shape alone decides.
-    pub fn stat_blocks(&self) -> Vec<usize> {
-        let pixels = |band| self.bands.pixels(&self.bands.get(band));
-        (0..self.bands.count()).flat_map(|b| stats::split_to(pixels(b), self.stat_blocks_per_band())).collect()
-    }
-
-    fn stat_blocks_per_band(&self) -> usize {
-        stats::split(self.y_off.len()).count()
-    }
-
-    /// Does the items of `range`; `scratch` has [`Taps::band_len`] floats.
-    ///
-    /// # Safety
-    /// The buffers have the sizes of the problem, and no one else writes what these items write: their outputs, and their
-    /// part of the partial statistics.
-    pub unsafe fn run_items(&self, buffers: &Buffers, range: Range<usize>, scratch: &mut [f32]) {
-        if !range.is_empty() {
-            self.isa.dispatch(Items { plan: self, buffers, range, scratch });
-        }
-    }
 }
 
-/// The items of one thread.
-struct Items<'a> {
-    plan: &'a Taps,
-    buffers: &'a Buffers<'a>,
-    range: Range<usize>,
-    scratch: &'a mut [f32],
-}
+impl Plan for Taps {
+    fn isa(&self) -> Isa {
+        self.isa
+    }
 
-impl Kernel for Items<'_> {
-    type Output = ();
+    fn bands(&self) -> &Bands {
+        &self.bands
+    }
+
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let plan = self.plan;
-        let bands = plan.bands.count();
-        for item in self.range {
+    unsafe fn run<S: Simd>(&self, s: S, b: &Buffers, range: Range<usize>, scratch: &mut [f32]) {
+        let bands = self.bands.count();
+        for item in range {
             let (unit, band) = (item / bands, item % bands);
-            let place = Place::new(plan, [unit / plan.blocks(), unit % plan.blocks()], band);
-            multiply(s, plan, self.buffers, self.scratch, &place);
-            write(s, plan, self.buffers, self.scratch, &place);
+            let place = Place::new(self, [unit / self.blocks(), unit % self.blocks()], band);
+            multiply(s, self, b, scratch, &place);
+            write(s, self, b, scratch, &place);
         }
     }
 }
@@ -276,18 +254,10 @@ fn write<S: Simd>(s: S, plan: &Taps, b: &Buffers, sums: &[f32], place: &Place) {
             }
         }
     }
-    let written = stats::Written { y: b.y.as_mut_ptr().wrapping_add(dst), offsets, lanes: place.lanes };
-    // SAFETY: the outputs that were just written; the mask has as many; their part of the partial statistics.
+    let done = Done { at: dst, offsets, channel, lanes: place.lanes, channels: p.m_c * p.groups };
+    // SAFETY: the outputs that were just written; their part of the partial statistics.
     unsafe {
-        if !b.activation.is_hot() {
-            stats::activate(s, &written, b.activation);
-        }
-        if let Some((mask, bounds)) = b.mask {
-            stats::mask(s, &written, mask.as_ptr().wrapping_add(dst), bounds);
-        }
-        if let Some(partials) = b.partials {
-            let first = b.first_block + place.band * plan.stat_blocks_per_band();
-            stats::block_statistics(s, &written, partials, first, p.m_c * p.groups, channel);
-        }
+        done.finish(s, b);
+        done.statistics(s, b, &plan.bands, place.band);
     }
 }

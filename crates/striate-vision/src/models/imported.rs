@@ -1,6 +1,6 @@
 //! Nets out of ONNX files, to be trained on.
 
-use super::detection::find_detector;
+use super::detection::{find_detector, is_detector};
 use super::{ModelError, TaskNet, find_model};
 use crate::transforms::Preprocess;
 use std::path::Path;
@@ -46,9 +46,11 @@ pub fn imported_preprocess(net: &OnnxNet) -> Option<Preprocess> {
 /// An unknown name, a file that cannot be read, a net that cannot take such pictures.
 pub fn build_net(model: &str, input: [usize; 3], classes: usize, seed: u64) -> Result<BuiltNet, ModelError> {
     if !is_imported(model) {
-        let net = match find_detector(model) {
-            Ok(spec) => TaskNet::Detector(spec.build(spec.labels(classes), seed)?),
-            Err(_) => TaskNet::Plain(find_model(model)?.build(input, classes, seed)?),
+        let net = if is_detector(model) {
+            let spec = find_detector(model)?;
+            TaskNet::Detector(spec.build(spec.labels(classes), seed)?)
+        } else {
+            TaskNet::Plain(find_model(model)?.build(input, classes, seed)?)
         };
         return Ok(BuiltNet { net, name: model.to_owned(), structure: None, notes: Vec::new() });
     }

@@ -18,10 +18,9 @@ pub(super) use weight_grad::WinogradWeightGrad;
 use super::bands::Bands;
 use super::choose::{choose_nv, max_pixels};
 use super::direct::{Buffers, Problem};
-use super::engine::{Algorithms, Weights};
-use super::stats;
+use super::engine::{Algorithms, Plan, Weights};
 use crate::mem::DisjointMut;
-use crate::simd::Isa;
+use crate::simd::{Isa, Simd};
 use std::ops::Range;
 
 /// Matrices of one band, [positions][tiles][channels]: floats from one tile to the next, and from one position to the next.
@@ -172,17 +171,6 @@ impl Winograd {
         self.positions() * self.input_off.len() * (self.problem.k_c + 16) * self.nv * self.isa.lanes()
     }
 
-    /// Pixels of each block of the statistics, in order; the shape alone decides.
-    pub fn stat_blocks(&self) -> Vec<usize> {
-        (0..self.bands.count())
-            .flat_map(|b| stats::split_to(self.bands.pixels(&self.bands.get(b)), self.stat_blocks_per_band()))
-            .collect()
-    }
-
-    fn stat_blocks_per_band(&self) -> usize {
-        stats::split(self.y_off.len()).count()
-    }
-
     /// Independent tasks of packing.
     pub fn pack_tasks(&self) -> usize {
         self.vectors() * self.problem.k_c.div_ceil(pack::CHUNK)
@@ -195,20 +183,23 @@ impl Winograd {
             _ => self.isa.dispatch(pack::PackJob::<6> { plan: self, task, w, packed }),
         }
     }
+}
 
-    /// Does the items of `range`; `scratch` has [`Winograd::band_len`] floats.
-    ///
-    /// # Safety
-    /// The buffers have the sizes of the problem, and no one else writes what these items write: their outputs, and their
-    /// part of the partial statistics.
-    pub unsafe fn run_items(&self, buffers: &Buffers, range: Range<usize>, scratch: &mut [f32]) {
-        if range.is_empty() {
-            return;
-        }
+impl Plan for Winograd {
+    fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    fn bands(&self) -> &Bands {
+        &self.bands
+    }
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(&self, s: S, buffers: &Buffers, range: Range<usize>, scratch: &mut [f32]) {
         let (plan, scratch) = (self, &mut scratch[..self.band_len()]);
         match self.edge {
-            2 => self.isa.dispatch(run::Items::<4, 2> { plan, buffers, range, scratch }),
-            _ => self.isa.dispatch(run::Items::<6, 4> { plan, buffers, range, scratch }),
+            2 => s.vectorize(run::Items::<4, 2> { plan, buffers, range, scratch }),
+            _ => s.vectorize(run::Items::<6, 4> { plan, buffers, range, scratch }),
         }
     }
 }

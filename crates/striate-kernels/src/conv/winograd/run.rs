@@ -5,7 +5,7 @@ use super::{FILTERS_IN_CACHE, Winograd};
 use crate::conv::bands::Band;
 use crate::conv::direct::Buffers;
 use crate::conv::micro::{Ahead, Block, run_pixels};
-use crate::conv::stats;
+use crate::conv::stats::{self, Done};
 use crate::simd::{Kernel, Simd};
 use std::ops::Range;
 
@@ -242,21 +242,14 @@ impl Part<'_> {
     #[inline(always)]
     fn finish<S: Simd>(&self, s: S, b: &Buffers, index: usize) {
         let (plan, p) = (self.plan, &self.plan.problem);
-        let first = p.dst_pixel(self.band.images.start, [self.band.rows.start, 0]);
-        let pixels = plan.bands.pixels(self.band);
-        let written = stats::Written {
-            y: b.y.as_mut_ptr().wrapping_add(first + self.channel::<S>()),
-            offsets: &plan.y_off[..pixels],
-            lanes: self.lanes::<S>(),
-        };
-        if !b.activation.is_hot() {
-            // SAFETY: the outputs that this item has just written.
-            unsafe { stats::activate(s, &written, b.activation) };
-        }
-        if let Some(partials) = b.partials {
-            let first = b.first_block + index * plan.stat_blocks_per_band();
-            // SAFETY: the outputs that this item has just written; their part of the partial statistics.
-            unsafe { stats::block_statistics(s, &written, partials, first, p.m_c, self.channel::<S>()) };
+        let at = p.dst_pixel(self.band.images.start, [self.band.rows.start, 0]) + self.channel::<S>();
+        let offsets = &plan.y_off[..plan.bands.pixels(self.band)];
+        let (channel, lanes) = (self.channel::<S>(), self.lanes::<S>());
+        let done = Done { at, offsets, channel, lanes, channels: p.m_c };
+        // SAFETY: the outputs that this item has just written, masked; their part of the partial statistics.
+        unsafe {
+            done.finish(s, &Buffers { mask: None, ..*b });
+            done.statistics(s, b, &plan.bands, index);
         }
     }
 }

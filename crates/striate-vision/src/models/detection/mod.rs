@@ -50,7 +50,7 @@ pub use one_stage::{Decoded, Groups, OneStage, one_stage};
 pub use picture::{PictureSize, PictureTransform, picture_array};
 pub use pyramid::{FeaturePyramidNetwork, LastLevel};
 pub(super) use registry::modern_names;
-pub use registry::{DetectorSpec, detectors, detectors_on_classifiers, find_detector};
+pub use registry::{DetectorSpec, detectors, detectors_on_classifiers, find_detector, is_detector};
 pub use sampling::Sampling;
 pub use targets::{Truth, pad_truths};
 

@@ -203,6 +203,11 @@ fn parts_of(name: &str) -> Option<(&'static Heads, &'static ModelSpec)> {
     Some((heads, spec))
 }
 
+/// True for the names that [`find_detector`] knows. Costs no more than a look at the lists.
+pub fn is_detector(name: &str) -> bool {
+    DETECTORS.iter().any(|spec| spec.name == name) || parts_of(name).is_some()
+}
+
 /// The detector with these heads on a classifier. It is made once, and kept: there are as many as there are names.
 fn detector_on(name: &str, heads: &Heads, backbone: &'static ModelSpec) -> Result<&'static DetectorSpec, ModelError> {
     static FOUND: Mutex<BTreeMap<String, &'static DetectorSpec>> = Mutex::new(BTreeMap::new());
