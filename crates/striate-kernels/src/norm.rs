@@ -4,6 +4,8 @@
 //! blocks, whatever the number of threads.
 
 use crate::conv::Activation;
+use crate::elementwise::{clip_grad, hardswish_grad, silu_grad};
+use crate::kinds::UnaryKind;
 use crate::mem::DisjointMut;
 use crate::parallel::over_rows;
 use crate::simd::{Isa, Kernel, Simd};
@@ -220,30 +222,66 @@ pub struct NormGrad<'a> {
     pub x: &'a [f32],
     /// What flows back, [pixels, C].
     pub dy: &'a [f32],
-    /// Where `dy` passes.
-    pub mask: Mask<'a>,
+    /// The activation that `dy` comes through before.
+    pub behind: Behind<'a>,
     /// Mean and variance, [2, C].
     pub moments: &'a [f32],
     /// Added to the variance.
     pub eps: f32,
 }
 
-/// Where a gradient passes: where the clipping activation behind the norm is above the first bound and below the second.
+/// The activation behind a norm, whose gradient the norm's backward takes along.
 #[derive(Clone, Copy, Debug)]
-pub enum Mask<'a> {
-    /// Everywhere.
+pub enum Behind<'a> {
+    /// None.
     None,
-    /// By the activation's output, [pixels, C].
+    /// A clipping one by its output, [pixels, C]: `dy` passes where that is above the first bound and below the second.
     Output(&'a [f32], [f32; 2]),
-    /// By the norm itself, computed again from x: weight, bias, bounds. Nothing may be added before the activation.
-    Affine([&'a [f32]; 2], [f32; 2]),
+    /// One that [`goes_again`], of the norm's own output, which is computed again from x, weight and bias. Nothing may be added
+    /// between.
+    Again([&'a [f32]; 2], UnaryKind),
 }
 
-impl<'a> Mask<'a> {
-    fn part(&self, range: Range<usize>) -> Mask<'a> {
+/// True for the activations of [`Behind::Again`].
+pub fn goes_again(kind: UnaryKind) -> bool {
+    matches!(kind, UnaryKind::Relu | UnaryKind::Clip { .. } | UnaryKind::Silu | UnaryKind::Hardswish)
+}
+
+/// [`Behind`]'s kinds, as constants that loops are compiled for.
+const NOTHING: u8 = 0;
+const OUTPUT: u8 = 1;
+const CLIP: u8 = 2;
+const SILU: u8 = 3;
+const HARDSWISH: u8 = 4;
+
+impl<'a> Behind<'a> {
+    fn part(&self, range: Range<usize>) -> Behind<'a> {
         match *self {
-            Mask::Output(output, bounds) => Mask::Output(&output[range], bounds),
+            Behind::Output(output, bounds) => Behind::Output(&output[range], bounds),
             other => other,
+        }
+    }
+
+    /// # Panics
+    /// For an activation that does not go again.
+    fn kind(&self) -> u8 {
+        match self {
+            Behind::None => NOTHING,
+            Behind::Output(..) => OUTPUT,
+            Behind::Again(_, UnaryKind::Relu | UnaryKind::Clip { .. }) => CLIP,
+            Behind::Again(_, UnaryKind::Silu) => SILU,
+            Behind::Again(_, UnaryKind::Hardswish) => HARDSWISH,
+            Behind::Again(_, other) => panic!("{other:?} behind a norm is not computed again"),
+        }
+    }
+
+    /// Between which values a clipping activation's gradient passes.
+    #[inline(always)]
+    fn bounds(&self) -> [f32; 2] {
+        match *self {
+            Behind::Output(_, bounds) => bounds,
+            Behind::Again(_, UnaryKind::Clip { min, max }) => [min, max],
+            _ => [0.0, f32::INFINITY],
         }
     }
 }
@@ -253,9 +291,9 @@ impl<'a> Mask<'a> {
 struct Piece<'a> {
     x: &'a [f32],
     dy: &'a [f32],
-    mask: Mask<'a>,
+    behind: Behind<'a>,
     mean: &'a [f32],
-    /// Where the mask is computed again: its factor of the centred x.
+    /// Where the norm's output is computed again: its factor of the centred x.
     scale: &'a [f32],
 }
 
@@ -263,23 +301,18 @@ impl<'a> NormGrad<'a> {
     /// The pixels from float `range.start` to `range.end`.
     fn piece(&self, range: Range<usize>, scale: &'a [f32]) -> Piece<'a> {
         let mean = &self.moments[..self.moments.len() / 2];
-        let mask = self.mask.part(range.clone());
-        Piece { x: &self.x[range.clone()], dy: &self.dy[range], mask, mean, scale }
+        let behind = self.behind.part(range.clone());
+        Piece { x: &self.x[range.clone()], dy: &self.dy[range], behind, mean, scale }
     }
 }
 
-/// [`Mask`]'s kinds, as constants that loops are compiled for.
-const ALL: u8 = 0;
-const OUTPUT: u8 = 1;
-const AFFINE: u8 = 2;
-
 impl Piece<'_> {
-    /// The centred x and what passes of dy, of channels `c` to `c + n` of the pixel at `pixel`.
+    /// The centred x and what comes of dy, of channels `c` to `c + n` of the pixel at `pixel`.
     ///
     /// # Safety
-    /// They exist; `n` is LANES where `FULL`; `MASK` is the mask's kind.
+    /// They exist; `n` is LANES where `FULL`; `BEHIND` is the activation's kind.
     #[inline(always)]
-    unsafe fn vector<S: Simd, const MASK: u8, const FULL: bool>(
+    unsafe fn vector<S: Simd, const BEHIND: u8, const FULL: bool>(
         &self,
         s: S,
         pixel: usize,
@@ -291,18 +324,35 @@ impl Piece<'_> {
             let x = load::<S, FULL>(s, self.x, pixel + c, n);
             let centred = s.sub(x, load::<S, FULL>(s, self.mean, c, n));
             let dy = load::<S, FULL>(s, self.dy, pixel + c, n);
-            let (gate, [low, high]) = match self.mask {
-                Mask::Output(output, bounds) if MASK == OUTPUT => (load::<S, FULL>(s, output, pixel + c, n), bounds),
-                Mask::Affine([_, beta], bounds) if MASK == AFFINE => {
+            let at = match self.behind {
+                Behind::Output(output, _) if BEHIND == OUTPUT => load::<S, FULL>(s, output, pixel + c, n),
+                Behind::Again([_, beta], _) if BEHIND > OUTPUT => {
                     let (scale, beta) = (load::<S, FULL>(s, self.scale, c, n), load::<S, FULL>(s, beta, c, n));
-                    (s.mul_add(centred, scale, beta), bounds)
+                    s.mul_add(centred, scale, beta)
                 }
                 _ => return (centred, dy),
             };
-            let below = s.select(s.lt(gate, s.splat(high)), dy, s.zero());
-            (centred, s.select(s.gt(gate, s.splat(low)), below, s.zero()))
+            let passed = match BEHIND {
+                SILU => silu_grad(s, at, dy),
+                HARDSWISH => hardswish_grad(s, at, dy),
+                _ => clip_grad(s, at, dy, self.behind.bounds()),
+            };
+            (centred, passed)
         }
     }
+}
+
+/// A kernel for each kind of [`Behind`].
+macro_rules! dispatch_behind {
+    ($isa:expr, $kind:expr, $kernel:ident { $($field:ident),+ }) => {
+        match $kind {
+            NOTHING => $isa.dispatch($kernel::<NOTHING> { $($field),+ }),
+            OUTPUT => $isa.dispatch($kernel::<OUTPUT> { $($field),+ }),
+            SILU => $isa.dispatch($kernel::<SILU> { $($field),+ }),
+            HARDSWISH => $isa.dispatch($kernel::<HARDSWISH> { $($field),+ }),
+            _ => $isa.dispatch($kernel::<CLIP> { $($field),+ }),
+        }
+    };
 }
 
 /// Per channel `[sum dy, sum dy * x̂]`, to `out` [2, C]. `scratch` has [`norm_scratch_len`] floats.
@@ -316,17 +366,13 @@ pub fn grad_sums(team: &Team, isa: Isa, args: NormGrad, out: &mut [f32], scratch
     let blocks = pixels.div_ceil(BLOCK);
     let (partials, rest) = scratch.split_at_mut(2 * blocks * channels);
     let scale = &mut rest[..channels];
-    if let Mask::Affine([gamma, _], _) = args.mask {
+    if let Behind::Again([gamma, _], _) = args.behind {
         scales(gamma, &moments[channels..], eps, scale);
     }
-    let scale = &*scale;
+    let (scale, kind) = (&*scale, args.behind.kind());
     over_blocks(team, partials, 2 * channels, |block, partial| {
         let piece = args.piece(block * BLOCK * channels..channels * pixels.min((block + 1) * BLOCK), scale);
-        match args.mask {
-            Mask::None => isa.dispatch(BlockSums::<ALL> { piece, partial }),
-            Mask::Output(..) => isa.dispatch(BlockSums::<OUTPUT> { piece, partial }),
-            Mask::Affine(..) => isa.dispatch(BlockSums::<AFFINE> { piece, partial }),
-        }
+        dispatch_behind!(isa, kind, BlockSums { piece, partial })
     });
     for c in 0..channels {
         let total = |part: usize| (0..blocks).map(|b| f64::from(partials[(2 * b + part) * channels + c])).sum::<f64>();
@@ -336,7 +382,7 @@ pub fn grad_sums(team: &Team, isa: Isa, args: NormGrad, out: &mut [f32], scratch
 }
 
 /// Sums of one block of pixels, each channel's in one chain.
-struct BlockSums<'a, const MASK: u8> {
+struct BlockSums<'a, const BEHIND: u8> {
     piece: Piece<'a>,
     partial: &'a mut [f32],
 }
@@ -344,7 +390,7 @@ struct BlockSums<'a, const MASK: u8> {
 /// Pixels that are added to the sums while those are in registers. Few: memory is read from one end to the other.
 const TOGETHER: usize = 4;
 
-impl<const MASK: u8> Kernel for BlockSums<'_, MASK> {
+impl<const BEHIND: u8> Kernel for BlockSums<'_, BEHIND> {
     type Output = ();
 
     #[inline(always)]
@@ -359,10 +405,10 @@ impl<const MASK: u8> Kernel for BlockSums<'_, MASK> {
             // SAFETY: whole vectors of the channels, and the rest.
             unsafe {
                 for c in (0..whole).step_by(S::LANES) {
-                    self.piece.add::<S, MASK, true>(s, pixels.clone(), c, S::LANES, sums);
+                    self.piece.add::<S, BEHIND, true>(s, pixels.clone(), c, S::LANES, sums);
                 }
                 if whole < channels {
-                    self.piece.add::<S, MASK, false>(s, pixels.clone(), whole, channels - whole, sums);
+                    self.piece.add::<S, BEHIND, false>(s, pixels.clone(), whole, channels - whole, sums);
                 }
             }
         }
@@ -375,7 +421,7 @@ impl Piece<'_> {
     /// # Safety
     /// They exist; `n` is LANES where `FULL`; `sums` is the caller's alone.
     #[inline(always)]
-    unsafe fn add<S: Simd, const MASK: u8, const FULL: bool>(
+    unsafe fn add<S: Simd, const BEHIND: u8, const FULL: bool>(
         &self,
         s: S,
         pixels: Range<usize>,
@@ -392,7 +438,7 @@ impl Piece<'_> {
                 false => (s.load_partial(at, n), s.load_partial(products_at, n)),
             };
             for pixel in pixels {
-                let (centred, dy) = self.vector::<S, MASK, FULL>(s, pixel * channels, c, n);
+                let (centred, dy) = self.vector::<S, BEHIND, FULL>(s, pixel * channels, c, n);
                 sum = s.add(sum, dy);
                 products = s.mul_add(dy, centred, products);
             }
@@ -424,21 +470,17 @@ pub fn input_grad(
         shift[c] = (-scale * f64::from(sums[c]) / count) as f32;
         slope[c] = (-scale * inverse * f64::from(sums[channels + c]) / count) as f32;
     }
-    let (scale, shift, slope) = (&*scale, &*shift, &*slope);
+    let (scale, shift, slope, kind) = (&*scale, &*shift, &*slope, args.behind.kind());
     over_rows(team, channels, dx, |rows, dx| {
         let pixels = rows.len();
         let piece = args.piece(rows.start * channels..rows.end * channels, scale);
         let (rows, dx) = ([shift, slope], dx.as_mut_ptr());
-        match args.mask {
-            Mask::None => isa.dispatch(InputGrad::<ALL> { piece, rows, pixels, dx }),
-            Mask::Output(..) => isa.dispatch(InputGrad::<OUTPUT> { piece, rows, pixels, dx }),
-            Mask::Affine(..) => isa.dispatch(InputGrad::<AFFINE> { piece, rows, pixels, dx }),
-        }
+        dispatch_behind!(isa, kind, InputGrad { piece, rows, pixels, dx })
     });
 }
 
 /// Of some pixels.
-struct InputGrad<'a, const MASK: u8> {
+struct InputGrad<'a, const BEHIND: u8> {
     /// Its scale is the factor of dy.
     piece: Piece<'a>,
     /// Constant, factor of (x - mean).
@@ -447,7 +489,7 @@ struct InputGrad<'a, const MASK: u8> {
     dx: *mut f32,
 }
 
-impl<const MASK: u8> Kernel for InputGrad<'_, MASK> {
+impl<const BEHIND: u8> Kernel for InputGrad<'_, BEHIND> {
     type Output = ();
 
     #[inline(always)]
@@ -468,7 +510,7 @@ impl<const MASK: u8> Kernel for InputGrad<'_, MASK> {
     }
 }
 
-impl<const MASK: u8> InputGrad<'_, MASK> {
+impl<const BEHIND: u8> InputGrad<'_, BEHIND> {
     /// Channels `c` to `c + n` of the pixel at `pixel`.
     ///
     /// # Safety
@@ -478,7 +520,7 @@ impl<const MASK: u8> InputGrad<'_, MASK> {
         let [shift, slope] = self.rows;
         // SAFETY: by contract.
         unsafe {
-            let (centred, dy) = self.piece.vector::<S, MASK, FULL>(s, pixel, c, n);
+            let (centred, dy) = self.piece.vector::<S, BEHIND, FULL>(s, pixel, c, n);
             let v = s.mul_add(centred, load::<S, FULL>(s, slope, c, n), load::<S, FULL>(s, shift, c, n));
             let v = s.mul_add(dy, load::<S, FULL>(s, self.piece.scale, c, n), v);
             store::<S, FULL>(s, self.dx.add(pixel + c), n, v);

@@ -3,6 +3,7 @@
 use crate::elementwise::{load_up_to, store_up_to, tail_mask};
 use crate::kinds::ReduceKind;
 use crate::mem::DisjointMut;
+use crate::parallel::over_rows;
 use crate::reference::Float;
 use crate::simd::{Isa, Kernel, Simd};
 use crate::threads::Team;
@@ -42,7 +43,18 @@ impl ReduceShape {
 }
 
 /// Numbers of a run in a sum to a single number.
-const LINE: usize = 16;
+pub(crate) const LINE: usize = 16;
+
+/// Rows of at most so many numbers are reduced some together, each in a lane.
+pub(crate) const SHORT: usize = 64;
+
+/// Rows of `len` numbers, at most [`SHORT`] of them, as the columns of a tile: the first of each row, then the second of each.
+#[inline(always)]
+pub(crate) fn rows_as_columns(x: &[f32], len: usize, tile: &mut [f32; SHORT * LINE]) {
+    for (row, values) in x.chunks_exact(len).take(LINE).enumerate() {
+        tile[row..].iter_mut().step_by(LINE).zip(values).for_each(|(to, value)| *to = *value);
+    }
+}
 
 /// True for the reductions that [`reduce`] does.
 pub fn reduces(kind: ReduceKind) -> bool {
@@ -64,7 +76,6 @@ pub fn reduce(
     assert!(reduces(kind), "{kind:?}");
     let ReduceShape { outer, len, inner } = shape;
     assert!(x.len() == outer * len * inner && y.len() == outer * inner, "{kind:?} of {shape:?}");
-    let (row, blocks) = (shape.row(), shape.blocks());
     if x.is_empty() {
         return y.fill(match kind {
             ReduceKind::Mean if len == 0 => f32::NAN,
@@ -73,6 +84,12 @@ pub fn reduce(
             _ => 0.0,
         });
     }
+    if inner == 1 && len <= SHORT {
+        return over_rows(team, 1, y, |rows, y| {
+            isa.dispatch(ShortRows { kind, len, x: &x[rows.start * len..rows.end * len], y });
+        });
+    }
+    let (row, blocks) = (shape.row(), shape.blocks());
     let partials = &mut scratch[..shape.scratch_len()];
     let parts = DisjointMut::new(partials);
     let grain = (8192 / (row * BLOCK.min(shape.rows()))).max(1);
@@ -105,6 +122,29 @@ fn join(kind: ReduceKind, len: usize, parts: impl Iterator<Item = f64>) -> f32 {
         _ => parts.sum(),
     };
     result as f32
+}
+
+/// Rows reduced to a number each.
+struct ShortRows<'a> {
+    kind: ReduceKind,
+    len: usize,
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Kernel for ShortRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let ShortRows { kind, len, x, y } = self;
+        let (mut tile, mut sums) = ([0.0; SHORT * LINE], [0.0; LINE]);
+        for (x, y) in x.chunks(len * LINE).zip(y.chunks_mut(LINE)) {
+            rows_as_columns(x, len, &mut tile);
+            BlockFold { kind, x: &tile[..len * LINE], sums: &mut sums }.run(s);
+            y.iter_mut().zip(sums).for_each(|(y, sum)| *y = join(kind, len, std::iter::once(f64::from(sum))));
+        }
+    }
 }
 
 /// Rows folded into one, element by element; the last row may be short.

@@ -3,7 +3,7 @@
 use crate::elementwise::{load_up_to, store_up_to, tail_mask};
 use crate::mem::DisjointMut;
 use crate::parallel::over_rows;
-use crate::reduce::ReduceShape;
+use crate::reduce::{LINE, ReduceShape, SHORT, rows_as_columns};
 use crate::simd::{Isa, Kernel, Simd, math};
 use crate::threads::Team;
 
@@ -16,6 +16,11 @@ pub fn softmax(team: &Team, isa: Isa, (shape, log): (ReduceShape, bool), x: &[f3
     assert!(x.len() == outer * len * inner && y.len() == x.len(), "softmax of {shape:?}");
     if y.is_empty() {
         return;
+    }
+    if inner == 1 && len <= SHORT {
+        return over_rows(team, len, y, |rows, y| {
+            isa.dispatch(ShortRows { log, len, x: &x[rows.start * len..rows.end * len], y });
+        });
     }
     if inner == 1 {
         return over_rows(team, len, y, |rows, y| {
@@ -124,6 +129,31 @@ impl Kernel for Row<'_> {
                 s.mul(e, factor)
             };
             self.store(s, i, v);
+        }
+    }
+}
+
+/// Rows of at most [`SHORT`] numbers; a lane is a row.
+struct ShortRows<'a> {
+    log: bool,
+    len: usize,
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Kernel for ShortRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let ShortRows { log, len, x, y } = self;
+        let (mut tile, mut found) = ([0.0; SHORT * LINE], [0.0; SHORT * LINE]);
+        for (x, y) in x.chunks(len * LINE).zip(y.chunks_mut(len * LINE)) {
+            rows_as_columns(x, len, &mut tile);
+            Columns { log, len, inner: LINE, from: 0, to: LINE, x: &tile, y: found.as_mut_ptr() }.run(s);
+            for (row, values) in y.chunks_exact_mut(len).enumerate() {
+                values.iter_mut().zip(found[row..].iter().step_by(LINE)).for_each(|(to, value)| *to = *value);
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use common::{check, noise, on_all, wide};
 use striate_kernels::conv::Activation;
 use striate_kernels::elementwise::{BinaryShape, binary, unary, unary_grad};
 use striate_kernels::kinds::*;
-use striate_kernels::norm::{ApplyArgs, Mask, NormGrad, apply, grad_sums, input_grad, moments, norm_scratch_len};
+use striate_kernels::norm::{ApplyArgs, Behind, NormGrad, apply, grad_sums, input_grad, moments, norm_scratch_len};
 use striate_kernels::optim::{UpdateArgs, update};
 use striate_kernels::pool::MaxPoolPlan;
 use striate_kernels::reduce::{ReduceShape, reduce};
@@ -135,7 +135,7 @@ fn batch_norm_forward_and_backward() {
             y
         });
         check("apply", &got, &want, 2e-6);
-        // The affine mask is that of the norm's own output: the same operations as `apply` makes.
+        // Computed again, the norm's own output comes from the operations that `apply` makes.
         let mut own = vec![0.0; n];
         let args = ApplyArgs {
             x: &x,
@@ -148,16 +148,22 @@ fn batch_norm_forward_and_backward() {
             activation: Activation::None,
         };
         apply(&Team::new(1), Isa::Portable, args, &mut own, &mut vec![0.0; c]);
-        let bounds = [0.0, 0.75];
-        let masks = [
-            (Mask::None, None),
-            (Mask::Output(&residual, bounds), Some(&residual)),
-            (Mask::Affine([&gamma, &beta], bounds), Some(&own)),
+        let (again, clip) = ([&gamma[..], &beta[..]], UnaryKind::Clip { min: 0.0, max: 0.75 });
+        let activations = [
+            (Behind::None, None),
+            (Behind::Output(&residual, [0.0, 0.75]), Some((&residual, clip))),
+            (Behind::Again(again, clip), Some((&own, clip))),
+            (Behind::Again(again, UnaryKind::Relu), Some((&own, UnaryKind::Relu))),
+            (Behind::Again(again, UnaryKind::Silu), Some((&own, UnaryKind::Silu))),
+            (Behind::Again(again, UnaryKind::Hardswish), Some((&own, UnaryKind::Hardswish))),
         ];
-        for (mask, gate) in masks {
-            let passes = |i: usize| gate.is_none_or(|gate| gate[i] > bounds[0] && gate[i] < bounds[1]);
-            let masked_dy: Vec<f64> = (0..n).map(|i| if passes(i) { f64::from(dy[i]) } else { 0.0 }).collect();
-            let grad = NormGrad { x: &x, dy: &dy, mask, moments: stats, eps };
+        for (behind, activation) in activations {
+            let passed = |i: usize| match activation {
+                Some((at, kind)) => reference_unary_grad(kind, f64::from(at[i]), f64::from(dy[i])),
+                None => f64::from(dy[i]),
+            };
+            let masked_dy: Vec<f64> = (0..n).map(passed).collect();
+            let grad = NormGrad { x: &x, dy: &dy, behind, moments: stats, eps };
             let mut sums = vec![0.0; 2 * c];
             reference_batch_norm_sums(&[pixels, c], &wide(&x), &masked_dy, params(None, None), &mut sums);
             let got = on_all(|team, isa| {

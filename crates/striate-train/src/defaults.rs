@@ -25,7 +25,9 @@ const LONGEST: f64 = 640.0;
 /// Pixels that a detector is shown in a training, about.
 const SEEN_PIXELS: f64 = 1.6e9;
 /// The part of it that the scenes inside the binary get: they are for the first minutes.
-const FIRST_LOOK: f64 = 0.22;
+const FIRST_LOOK: f64 = 0.15;
+/// Least and most epochs of a detector.
+const DETECTOR_EPOCHS: [f64; 2] = [12.0, 300.0];
 /// Last epochs in which pictures come alone: one in so many.
 const LAST_ALONE: u64 = 7;
 /// The learning rate of a detector that goes on from weights, as a part of the usual one.
@@ -98,8 +100,9 @@ fn choose_for_boxes(kind: &Kind) -> Defaults {
     let most = longer.clamp(LEAST_SIDE, LONGEST);
     let imgsz = (wanted.clamp(LEAST_SIDE, most) / 32.0).ceil() as usize * 32;
     let pixels = imgsz as f64 * imgsz as f64 * h.min(w) as f64 / longer;
-    let seen = if kind.embedded { FIRST_LOOK * SEEN_PIXELS } else { SEEN_PIXELS };
-    let epochs = (seen / (kind.pictures.max(1) as f64 * pixels)).round().clamp(12.0, 300.0) as u64;
+    let [least, most] = DETECTOR_EPOCHS;
+    let (part, least) = if kind.embedded { (FIRST_LOOK, 1.0) } else { (1.0, least) };
+    let epochs = (part * SEEN_PIXELS / (kind.pictures.max(1) as f64 * pixels)).round().clamp(least, most) as u64;
     Defaults {
         model: choose_detector(kind.pictures, default_threads()),
         imgsz,

@@ -46,7 +46,7 @@ impl Walk {
         if let Some(same) = self.identity(&node) {
             return same;
         }
-        let node = self.folded(node);
+        let node = self.folded(self.broadcast_where_read(node));
         if !node.op.is_pure() {
             return self.new.push(node);
         }
@@ -100,6 +100,21 @@ impl Walk {
             return Some(b);
         }
         (zero(b) && fits(a)).then_some(a)
+    }
+
+    /// What a node of two operands broadcasts by itself need not be expanded before.
+    fn broadcast_where_read(&self, mut node: Node) -> Node {
+        let Op::Binary(_) = node.op else { return node };
+        for place in 0..node.inputs.len() {
+            let before = self.new.node(node.inputs[place]);
+            let (Op::Expand { .. }, Some(&source)) = (&before.op, before.inputs.first()) else { continue };
+            // One operand stays as large as the result.
+            let other = node.inputs[1 - place];
+            if other != node.inputs[place] && self.new.node(other).shape == node.shape {
+                node.inputs[place] = source;
+            }
+        }
+        node
     }
 
     /// The node as a constant, where all its inputs are constants.

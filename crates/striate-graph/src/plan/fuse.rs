@@ -4,10 +4,12 @@
 //! a batch norm of evaluation (folded into the weights), a residual, an activation. The step stands at the place of the
 //! last of them, where the residual is known.
 
+use super::lower_norm::has_norm_kernels;
 use super::slots::Slot;
 use super::step::activation_of;
 use crate::{BinaryKind, Graph, NodeId, Op, Shape, UnaryKind};
 use std::collections::HashMap;
+use striate_kernels::norm::goes_again;
 
 /// A convolution (or product with a weight) and what its epilogue computes.
 #[derive(Clone, Debug)]
@@ -33,8 +35,8 @@ pub(crate) struct Fusion {
     pub norms: HashMap<NodeId, NormChain>,
     /// For a convolution: the moments of its output.
     pub moments: HashMap<NodeId, NodeId>,
-    /// For the backward of a batch norm (sums or input gradient): the clipping activation whose gradient it takes along.
-    pub masks: HashMap<NodeId, Mask>,
+    /// For the backward of a batch norm (sums or input gradient): the activation whose gradient it takes along.
+    pub behind: HashMap<NodeId, Behind>,
     /// For an input gradient, by its last node: what is done to it before it is written.
     pub input_grads: HashMap<NodeId, GradChain>,
     /// For the last node of a channel shuffle: what is shuffled, and into how many groups its channels are cut.
@@ -49,17 +51,21 @@ pub(crate) struct Fusion {
     claimed: Vec<bool>,
 }
 
-/// The gradient of a clipping activation, as a mask of `dy`.
+/// The gradient of an activation behind a batch norm.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Mask {
+pub(crate) struct Behind {
     /// What flows back.
     pub dy: NodeId,
-    /// The activation's output.
-    pub output: NodeId,
-    /// Between these bounds the gradient passes.
-    pub bounds: [f32; 2],
-    /// Weight and bias of the batch norm, where the activation's output can be computed again.
-    pub again: Option<[NodeId; 2]>,
+    pub seen: Seen,
+}
+
+/// How the backward of a batch norm knows what went through the activation behind it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Seen {
+    /// A clipping activation's output; the gradient passes between these bounds.
+    Output(NodeId, [f32; 2]),
+    /// The norm is computed again, with its weight and bias.
+    Again(UnaryKind, [NodeId; 2]),
 }
 
 /// An input gradient of a convolution or linear layer and what its epilogue computes.
@@ -125,7 +131,7 @@ pub(crate) fn fuse(graph: &Graph, uses: &Uses) -> Fusion {
                 }
                 fusion.chains.insert(last, chain);
             }
-            Op::UnaryGrad(kind) => fuse_mask(graph, uses, (id, *kind), &mut fusion),
+            Op::UnaryGrad(kind) => fuse_behind(graph, uses, (id, *kind), &mut fusion),
             Op::Conv2dInputGrad { .. } | Op::MatMul { trans_a: false, trans_b: false } if is_input_grad(graph, id) => {
                 fuse_input_grad(graph, uses, id, &mut fusion);
             }
@@ -251,7 +257,7 @@ fn moments_of(graph: &Graph, uses: &Uses, id: NodeId) -> Option<NodeId> {
 fn follow_norm(graph: &Graph, uses: &Uses, (norm, claimed): (NodeId, &mut [bool])) -> (NormChain, NodeId, Vec<NodeId>) {
     let mut chain = NormChain::alone(norm);
     let (mut last, mut between) = (norm, Vec::new());
-    while let Some(user) = uses.only(last) {
+    while let Some(user) = uses.only(last).or_else(|| activation_again(graph, uses, last)) {
         let node = graph.node(user);
         if claimed[user.index()] {
             break;
@@ -331,47 +337,66 @@ fn fuse_input_grad(graph: &Graph, uses: &Uses, head: NodeId, fusion: &mut Fusion
     }
 }
 
-/// Weight and bias of the batch norm right before the activation whose gradient this is, where only that norm's backward
-/// reads it.
-fn norm_of(graph: &Graph, uses: &Uses, fusion: &Fusion, (id, kind): (NodeId, UnaryKind)) -> Option<[NodeId; 2]> {
-    let chain = fusion.norms.get(&graph.node(id).inputs[0])?;
-    if chain.residual.is_some() || chain.activation != Some(kind) || uses.root[id.index()] {
+/// The activation behind a batch norm of training whose input only the activation and its gradient read, where that gradient flows
+/// back into the same norm and nowhere else: both can do without the norm's output.
+fn activation_again(graph: &Graph, uses: &Uses, norm: NodeId) -> Option<NodeId> {
+    let ([first, second], false) = (&uses.users[norm.index()][..], uses.root[norm.index()]) else { return None };
+    let (activation, gradient) = match graph.node(*first).op {
+        Op::Unary(_) => (*first, *second),
+        _ => (*second, *first),
+    };
+    let (Op::Unary(kind), Op::UnaryGrad(same)) = (&graph.node(activation).op, &graph.node(gradient).op) else {
         return None;
-    }
-    let norm = &graph.node(chain.norm).inputs;
+    };
+    let own = kind == same && goes_again(*kind) && graph.node(gradient).inputs[1] != norm;
+    (own && flows_back_into(graph, uses, gradient, norm)).then_some(activation)
+}
+
+/// True where only the backward of this batch norm reads a gradient.
+fn flows_back_into(graph: &Graph, uses: &Uses, gradient: NodeId, norm: NodeId) -> bool {
+    let node = graph.node(norm);
+    let (Op::BatchNormTraining { .. }, [x, _, _, moments]) = (&node.op, &node.inputs[..]) else { return false };
     let own = |user: &NodeId| {
         let node = graph.node(*user);
-        let moments = match node.op {
+        let given = match node.op {
             Op::BatchNormGradSums { .. } => node.inputs[2],
             Op::BatchNormInputGrad { .. } => node.inputs[3],
             _ => return false,
         };
-        node.inputs[0] == norm[0] && node.inputs[1] == id && moments == norm[3]
+        node.inputs[0] == *x && node.inputs[1] == gradient && given == *moments
     };
-    let users = &uses.users[id.index()];
-    (norm.len() == 4 && !users.is_empty() && users.iter().all(own)).then(|| [norm[1], norm[2]])
+    let users = &uses.users[gradient.index()];
+    has_norm_kernels(node) && !uses.root[gradient.index()] && !users.is_empty() && users.iter().all(own)
 }
 
-/// Where only the backward of a batch norm reads the gradient of a ReLU, that takes the mask along.
-fn fuse_mask(graph: &Graph, uses: &Uses, (id, kind): (NodeId, UnaryKind), fusion: &mut Fusion) {
-    let Some(bounds) = passing(kind) else { return };
-    if fusion.claimed[id.index()] {
-        return;
-    }
+/// Weight and bias of the batch norm right before the activation whose gradient this is, where only that norm's backward
+/// reads it.
+fn norm_of(graph: &Graph, uses: &Uses, fusion: &Fusion, (id, kind): (NodeId, UnaryKind)) -> Option<[NodeId; 2]> {
+    // The gradient of a clipping activation reads its output, that of another its input.
+    let read = graph.node(id).inputs[0];
+    let chain = fusion.norms.get(&activation_again(graph, uses, read).unwrap_or(read))?;
+    let alone = chain.residual.is_none() && chain.activation == Some(kind);
+    let norm = &graph.node(chain.norm).inputs;
+    (alone && flows_back_into(graph, uses, id, chain.norm)).then(|| [norm[1], norm[2]])
+}
+
+/// Where only the backward of a batch norm reads the gradient of an activation, that takes it along.
+fn fuse_behind(graph: &Graph, uses: &Uses, (id, kind): (NodeId, UnaryKind), fusion: &mut Fusion) {
     let users = &uses.users[id.index()];
     let backward = |user: &NodeId| {
         let node = graph.node(*user);
         let norm = matches!(node.op, Op::BatchNormGradSums { .. } | Op::BatchNormInputGrad { .. });
-        norm && node.inputs[1] == id && node.inputs[0] != id
+        norm && node.inputs[1] == id && node.inputs[0] != id && has_norm_kernels(graph.node(node.inputs[0]))
     };
-    if uses.root[id.index()] || users.is_empty() || !users.iter().all(backward) {
+    if fusion.claimed[id.index()] || uses.root[id.index()] || users.is_empty() || !users.iter().all(backward) {
         return;
     }
-    let [output, dy] = graph.node(id).inputs[..] else { return };
-    let again = norm_of(graph, uses, fusion, (id, kind));
+    let [read, dy] = graph.node(id).inputs[..] else { return };
+    let again = norm_of(graph, uses, fusion, (id, kind)).map(|affine| Seen::Again(kind, affine));
+    let Some(seen) = again.or_else(|| Some(Seen::Output(read, passing(kind)?))) else { return };
     fusion.absorbed[id.index()] = true;
     for user in users {
-        fusion.masks.insert(*user, Mask { dy, output, bounds, again });
+        fusion.behind.insert(*user, Behind { dy, seen });
     }
 }
 

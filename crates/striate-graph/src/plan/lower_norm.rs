@@ -1,8 +1,8 @@
 //! Batch normalisation: its statistics, itself with what follows it, and its backward.
 
-use super::fuse::{Mask, NormChain};
+use super::fuse::{Behind, NormChain, Seen};
 use super::lower::Lowering;
-use super::step::{Kernel, NormMask, activation_of};
+use super::step::{Kernel, NormBehind, activation_of};
 use super::value::{Layout, ValueId};
 use crate::{DType, Node, NodeId, Op, Shape};
 use striate_kernels::conv::Activation;
@@ -15,6 +15,11 @@ fn channels_last(shape: &Shape) -> Option<Layout> {
         3 | 4 => Some(Layout::ChannelsLast),
         _ => None,
     }
+}
+
+/// True for a value whose batch normalisation, and the backward of it, this file knows kernels for.
+pub(super) fn has_norm_kernels(x: &Node) -> bool {
+    x.dtype == DType::F32 && x.shape.numel() > 0 && channels_last(&x.shape).is_some()
 }
 
 impl Lowering<'_> {
@@ -31,34 +36,36 @@ impl Lowering<'_> {
             }
             Op::BatchNorm { .. } => self.batch_norm(id, &NormChain::alone(id), layout),
             Op::BatchNormGradSums { eps } => {
-                let (dy, mask, more) = self.masked(id, node, layout);
+                let (dy, behind, more) = self.flows_back(id, node, layout);
                 let mut reads = vec![self.get(node.inputs[0], layout), dy, self.get(node.inputs[2], Layout::Rows)];
                 reads.extend(more);
                 let writes = vec![self.result(id, Layout::Rows), self.scratch(norm_scratch_len(pixels, channels))];
-                self.step(Kernel::BatchNormGradSums { eps: *eps, mask }, reads, writes);
+                self.step(Kernel::BatchNormGradSums { eps: *eps, behind }, reads, writes);
             }
             Op::BatchNormInputGrad { eps } => {
-                let (dy, mask, more) = self.masked(id, node, layout);
+                let (dy, behind, more) = self.flows_back(id, node, layout);
                 let mut reads = vec![self.get(node.inputs[0], layout), dy];
                 reads.extend(node.inputs[2..].iter().map(|input| self.get(*input, Layout::Rows)));
                 reads.extend(more);
                 let writes = vec![self.result(id, layout), self.scratch(3 * channels)];
-                self.step(Kernel::BatchNormInputGrad { eps: *eps, mask }, reads, writes);
+                self.step(Kernel::BatchNormInputGrad { eps: *eps, behind }, reads, writes);
             }
             _ => return false,
         }
         true
     }
 
-    /// What flows back into a batch norm, the mask that its step takes along, and what is read for it.
-    fn masked(&mut self, id: NodeId, node: &Node, layout: Layout) -> (ValueId, NormMask, Vec<ValueId>) {
-        let Some(&Mask { dy, output, bounds, again }) = self.fusion.masks.get(&id) else {
-            return (self.get(node.inputs[1], layout), NormMask::None, Vec::new());
+    /// What flows back into a batch norm, the activation that its step takes along, and what is read for it.
+    fn flows_back(&mut self, id: NodeId, node: &Node, layout: Layout) -> (ValueId, NormBehind, Vec<ValueId>) {
+        let Some(&Behind { dy, seen }) = self.fusion.behind.get(&id) else {
+            return (self.get(node.inputs[1], layout), NormBehind::None, Vec::new());
         };
         let dy = self.get(dy, layout);
-        match again {
-            Some(affine) => (dy, NormMask::Again(bounds), affine.map(|id| self.get(id, Layout::Rows)).to_vec()),
-            None => (dy, NormMask::Output(bounds), vec![self.get(output, layout)]),
+        match seen {
+            Seen::Again(kind, affine) => {
+                (dy, NormBehind::Again(kind), affine.map(|id| self.get(id, Layout::Rows)).to_vec())
+            }
+            Seen::Output(output, bounds) => (dy, NormBehind::Output(bounds), vec![self.get(output, layout)]),
         }
     }
 
@@ -66,7 +73,7 @@ impl Lowering<'_> {
     pub(super) fn norm_chain(&mut self, last: NodeId, chain: &NormChain) {
         let node = self.graph.node(chain.norm);
         match channels_last(&node.shape) {
-            Some(layout) if node.dtype == DType::F32 && node.shape.numel() > 0 => self.batch_norm(last, chain, layout),
+            Some(layout) if has_norm_kernels(node) => self.batch_norm(last, chain, layout),
             _ => {
                 for id in self.between(chain.norm, last) {
                     let node = self.graph.node(id);

@@ -57,10 +57,10 @@ pub(crate) enum Kernel {
     BatchNorm { eps: f32, residual: bool, activation: Activation },
     /// A batch norm of evaluation by itself. x, gamma, beta, mean, variance → y, scratch
     Affine { eps: f32, pixels: usize, pitches: [usize; 2], activation: Activation },
-    /// x, dy, moments, [mask's output, or gamma and beta] → sums, scratch
-    BatchNormGradSums { eps: f32, mask: NormMask },
-    /// x, dy, gamma, moments, sums, [mask's output, or gamma and beta] → dx, scratch
-    BatchNormInputGrad { eps: f32, mask: NormMask },
+    /// x, dy, moments, [activation's output, or gamma and beta] → sums, scratch
+    BatchNormGradSums { eps: f32, behind: NormBehind },
+    /// x, dy, gamma, moments, sums, [activation's output, or gamma and beta] → dx, scratch
+    BatchNormInputGrad { eps: f32, behind: NormBehind },
     /// x → y
     MaxPool(Box<MaxPoolPlan>),
     /// x, dy → dx
@@ -94,14 +94,14 @@ pub(crate) struct ConvKernel {
     pub activation: Activation,
 }
 
-/// How the backward of a batch norm learns where the gradient passed the clipping activation behind it, and the bounds.
+/// How the backward of a batch norm takes along the gradient of the activation behind it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum NormMask {
+pub(crate) enum NormBehind {
     None,
-    /// By the activation's output.
+    /// Of a clipping one by its output: it passes between the bounds.
     Output([f32; 2]),
-    /// By computing it again from x.
-    Again([f32; 2]),
+    /// By computing the norm again from x.
+    Again(UnaryKind),
 }
 
 /// Two convolutions with their epilogues.

@@ -5,14 +5,14 @@ use super::random::{fill_random, random_element};
 use super::session::Session;
 use crate::host::call_host_function;
 use crate::plan::packed::Contents;
-use crate::plan::step::{Bias, ConvKernel, Kernel, NormMask, PairKernel, Recipe, Source, Step, Weights};
+use crate::plan::step::{Bias, ConvKernel, Kernel, NormBehind, PairKernel, Recipe, Source, Step, Weights};
 use crate::plan::value::{Layout, Place, Value, ValueId};
 use crate::{Array, Buffer, DType, Error, Parameter, Program, RandomKind, Result, RoiAlignSpec, UpdateKind};
 use striate_kernels::affine::{AffineArgs, affine};
 use striate_kernels::conv::{Epilogue, ForwardArgs, GradEpilogue, PairArgs, PairLayer};
 use striate_kernels::elementwise;
 use striate_kernels::mem::AlignedBuf;
-use striate_kernels::norm::{self, ApplyArgs, Mask, NormGrad};
+use striate_kernels::norm::{self, ApplyArgs, Behind, NormGrad};
 use striate_kernels::optim::{UpdateArgs, update};
 use striate_kernels::reduce::reduce;
 use striate_kernels::reference::RoiAlignShape;
@@ -431,13 +431,13 @@ fn run_norm_kernel(reach: &Reach, step: &Step) -> Result<()> {
     let read = |index: usize| reach.read(step.reads[index]);
     let write = |index: usize| reach.write(step.writes[index]);
     let (team, isa) = (reach.team, reach.isa);
-    let grad = |mask: NormMask, (moments, more): (usize, usize), eps: f32| -> Result<NormGrad> {
-        let mask = match mask {
-            NormMask::None => Mask::None,
-            NormMask::Output(bounds) => Mask::Output(read(more)?, bounds),
-            NormMask::Again(bounds) => Mask::Affine([read(more)?, read(more + 1)?], bounds),
+    let grad = |behind: NormBehind, (moments, more): (usize, usize), eps: f32| -> Result<NormGrad> {
+        let behind = match behind {
+            NormBehind::None => Behind::None,
+            NormBehind::Output(bounds) => Behind::Output(read(more)?, bounds),
+            NormBehind::Again(kind) => Behind::Again([read(more)?, read(more + 1)?], kind),
         };
-        Ok(NormGrad { x: read(0)?, dy: read(1)?, mask, moments: read(moments)?, eps })
+        Ok(NormGrad { x: read(0)?, dy: read(1)?, behind, moments: read(moments)?, eps })
     };
     match &step.kernel {
         Kernel::Moments => norm::moments(team, isa, read(0)?, write(0)?, write(1)?),
@@ -459,12 +459,12 @@ fn run_norm_kernel(reach: &Reach, step: &Step) -> Result<()> {
             let args = AffineArgs { x, pixels, pitches, gamma, beta, mean, variance, eps, activation };
             affine(team, isa, args, write(0)?, write(1)?);
         }
-        Kernel::BatchNormGradSums { eps, mask } => {
-            norm::grad_sums(team, isa, grad(*mask, (2, 3), *eps)?, write(0)?, write(1)?);
+        Kernel::BatchNormGradSums { eps, behind } => {
+            norm::grad_sums(team, isa, grad(*behind, (2, 3), *eps)?, write(0)?, write(1)?);
         }
-        Kernel::BatchNormInputGrad { eps, mask } => {
+        Kernel::BatchNormInputGrad { eps, behind } => {
             let given = (read(2)?, read(4)?);
-            norm::input_grad(team, isa, grad(*mask, (3, 5), *eps)?, given, write(0)?, write(1)?);
+            norm::input_grad(team, isa, grad(*behind, (3, 5), *eps)?, given, write(0)?, write(1)?);
         }
         kernel => return Err(Error::Internal(format!("no kernel for {kernel:?}"))),
     }

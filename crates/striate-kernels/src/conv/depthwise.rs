@@ -38,6 +38,8 @@ pub(super) struct Depthwise {
     y_off: Vec<usize>,
     /// For each input of a group, where each lane finds it in the vector.
     indices: Vec<[u32; LANES]>,
+    /// Inputs of a vector of outputs.
+    vector_inputs: usize,
 }
 
 impl Depthwise {
@@ -72,7 +74,8 @@ impl Depthwise {
         let y_off = (0..band_rows).flat_map(|r| (0..columns).map(move |c| at(r, c))).collect();
         let place = |lane: usize, input: usize| (lane / p.m_c * p.k_c + input) as u32 % (2 * isa.lanes()) as u32;
         let indices = (0..p.k_c).map(|input| std::array::from_fn(|lane| place(lane, input))).collect();
-        let mut plan = Depthwise { isa, weights, pixels: 0, chunk, bands, y_off, indices, problem };
+        let vector_inputs = isa.lanes() / p.m_c * p.k_c;
+        let mut plan = Depthwise { isa, weights, pixels: 0, chunk, bands, y_off, indices, vector_inputs, problem };
         plan.pixels = choose_pixels(isa, columns, Self::shared_columns(&plan.problem).0 == 0);
         plan
     }
@@ -150,6 +153,15 @@ impl Depthwise {
         (self.taps() * self.problem.k_c + 8) * self.y_off.len() * self.chunk * self.isa.lanes()
     }
 }
+
+/// Where a tile lies in its row, as constants that loops are compiled for: all inputs are inside the source; of the outermost, as many as a
+/// filter has beside its middle are outside, on the left, the right or both; or each is looked at, some outputs may lie behind the
+/// row's end, and some lanes be no channels.
+const INSIDE: u8 = 0;
+const LEFT: u8 = 1;
+const RIGHT: u8 = 2;
+const BOTH: u8 = 3;
+const ANYWHERE: u8 = 4;
 
 /// Cycles more that a vector of outputs takes a tap in a tile at the end of a row, where each input is looked at first, than in another tile;
 /// and those of copying a vector of inputs of one plane with the padding around it. Twice each.
@@ -276,15 +288,15 @@ fn run_item<S: Simd, const WINDOWS: usize, const KW: usize, const STEP: usize, c
             b,
         };
         for column in (0..p.out[1]).step_by(P) {
-            let (columns, step) = (&p.taps[1], p.step[1]);
-            let first = (column * step) as isize + columns[0].offset;
-            let last = ((column + P - 1) * step) as isize + columns[columns.len() - 1].offset;
-            let whole = first >= 0 && last < p.src[1] as isize && column + P <= p.out[1];
+            let (first, place) = place_of::<KW, P>(p, column);
             // SAFETY: the tables keep to the source; the outputs are this item's.
             unsafe {
-                match whole {
-                    true => line.tile::<S, WINDOWS, KW, STEP, P, false>(s, column, first),
-                    false => line.tile::<S, WINDOWS, KW, STEP, P, true>(s, column, first),
+                match place {
+                    INSIDE => line.tile::<S, WINDOWS, KW, STEP, P, INSIDE>(s, column, first),
+                    LEFT => line.tile::<S, WINDOWS, KW, STEP, P, LEFT>(s, column, first),
+                    RIGHT => line.tile::<S, WINDOWS, KW, STEP, P, RIGHT>(s, column, first),
+                    BOTH => line.tile::<S, WINDOWS, KW, STEP, P, BOTH>(s, column, first),
+                    _ => line.tile::<S, WINDOWS, KW, STEP, P, ANYWHERE>(s, column, first),
                 }
             }
         }
@@ -296,6 +308,24 @@ fn run_item<S: Simd, const WINDOWS: usize, const KW: usize, const STEP: usize, c
     let done = Done { at: start, offsets, channel, lanes, channels: plan.channels() };
     // SAFETY: the outputs that were just written; their part of the partial statistics.
     unsafe { done.statistics(s, b, &plan.bands, index) };
+}
+
+/// The first input column of the tile at output column `column`, and where it lies.
+fn place_of<const KW: usize, const P: usize>(p: &Problem, column: usize) -> (isize, u8) {
+    let (columns, step) = (&p.taps[1], p.step[1]);
+    let first = (column * step) as isize + columns[0].offset;
+    let last = ((column + P - 1) * step) as isize + columns[columns.len() - 1].offset;
+    let outside = [-first, last + 1 - p.src[1] as isize].map(|columns| columns.max(0) as usize);
+    let half = KW / 2;
+    let place = match outside {
+        _ if column + P > p.out[1] => ANYWHERE,
+        [0, 0] => INSIDE,
+        [left, 0] if left == half => LEFT,
+        [0, right] if right == half => RIGHT,
+        [left, right] if left == half && right == half => BOTH,
+        _ => ANYWHERE,
+    };
+    (first, place)
 }
 
 /// The filter rows that see the source from output row `row`.
@@ -325,8 +355,7 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// `P` outputs from `column` on, whose first input column is `first`. With `EDGE` some of them may lie behind the row's end, and some
-    /// of their inputs outside the source.
+    /// `P` outputs from `column` on, whose first input column is `first`; they lie in the row as `PLACE` says.
     ///
     /// # Safety
     /// The chunk's channels of all rows are readable, those of the outputs writable.
@@ -337,27 +366,31 @@ impl Line<'_> {
         const KW: usize,
         const STEP: usize,
         const P: usize,
-        const EDGE: bool,
+        const PLACE: u8,
     >(
         &self,
         s: S,
         column: usize,
         first: isize,
     ) {
+        // Taps that are walked know no halves of a filter.
+        if const { KW == 0 && matches!(PLACE, LEFT | RIGHT | BOTH) } {
+            return;
+        }
         let full = self.lanes / S::LANES;
         // SAFETY: by contract.
         unsafe {
             for vector in 0..full {
-                self.vector::<S, WINDOWS, KW, STEP, P, EDGE>(s, column, first, (vector, S::LANES));
+                self.vector::<S, WINDOWS, KW, STEP, P, PLACE>(s, column, first, (vector, S::LANES));
             }
             if full * S::LANES < self.lanes {
                 let rest = (full, self.lanes - full * S::LANES);
-                self.vector::<S, WINDOWS, KW, STEP, P, EDGE>(s, column, first, rest);
+                self.vector::<S, WINDOWS, KW, STEP, P, ANYWHERE>(s, column, first, rest);
             }
         }
     }
 
-    /// One vector of [`Line::tile`], of which `n` lanes are channels.
+    /// One vector of [`Line::tile`], of which `n` lanes are channels: all, but [`ANYWHERE`].
     ///
     /// # Safety
     /// As there.
@@ -368,7 +401,7 @@ impl Line<'_> {
         const KW: usize,
         const STEP: usize,
         const P: usize,
-        const EDGE: bool,
+        const PLACE: u8,
     >(
         &self,
         s: S,
@@ -380,21 +413,23 @@ impl Line<'_> {
         // SAFETY: by contract.
         let acc = unsafe {
             match KW {
-                0 => self.sum_taps::<S, WINDOWS, P, EDGE>(s, column, (vector, n)),
-                _ => self.sum_neighbours::<S, WINDOWS, KW, STEP, P, EDGE>(s, first, (vector, n)),
+                0 => self.sum_taps::<S, WINDOWS, P, PLACE>(s, column, (vector, n)),
+                _ => self.sum_neighbours::<S, WINDOWS, KW, STEP, P, PLACE>(s, first, (vector, n)),
             }
         };
-        let count = if EDGE { P.min(p.out[1] - column) } else { P };
+        let count = if PLACE == ANYWHERE { P.min(p.out[1] - column) } else { P };
         // SAFETY: by contract.
-        unsafe { self.finish::<S, P, EDGE>(s, acc, (column, count), (vector * S::LANES, n)) };
+        unsafe { self.finish::<S, P, PLACE>(s, acc, (column, count), (vector * S::LANES, n)) };
     }
 
     /// The inputs of a vector in the source row that `tap` sees, and how many of them there are for `n` outputs.
     #[inline(always)]
     fn inputs<S: Simd>(&self, tap: &super::direct::AxisTap, (vector, n): (usize, usize)) -> (*const f32, usize) {
-        let p = &self.plan.problem;
+        let (p, inputs) = (&self.plan.problem, self.plan.vector_inputs);
         let row = (self.source + tap.offset) as usize;
-        (self.x.wrapping_add(row * p.src_row + vector * S::LANES / p.m_c * p.k_c), n.div_ceil(p.m_c) * p.k_c)
+        // A division would take longer than the sums of a row.
+        let count = if n == S::LANES { inputs } else { n.div_ceil(p.m_c) * p.k_c };
+        (self.x.wrapping_add(row * p.src_row + vector * inputs), count)
     }
 
     /// The sums of `P` outputs from `column` on, tap by tap.
@@ -402,7 +437,7 @@ impl Line<'_> {
     /// # Safety
     /// As [`Line::tile`].
     #[inline(always)]
-    unsafe fn sum_taps<S: Simd, const WINDOWS: usize, const P: usize, const EDGE: bool>(
+    unsafe fn sum_taps<S: Simd, const WINDOWS: usize, const P: usize, const PLACE: u8>(
         &self,
         s: S,
         column: usize,
@@ -419,13 +454,16 @@ impl Line<'_> {
                 let mut inputs = [[s.zero(); 2]; P];
                 for (m, input) in inputs.iter_mut().enumerate() {
                     let at = first + (m * step) as isize;
-                    if !EDGE || (at >= 0 && at < p.src[1] as isize) {
+                    if PLACE != ANYWHERE || (at >= 0 && at < p.src[1] as isize) {
                         let from = x.wrapping_offset(at * pitch);
                         // SAFETY: inside the source are `n` inputs.
                         unsafe {
-                            input[0] = load(s, from, n.min(S::LANES));
+                            input[0] = match WINDOWS {
+                                0 => load::<S, PLACE>(s, from, n),
+                                _ => load::<S, ANYWHERE>(s, from, n.min(S::LANES)),
+                            };
                             if WINDOWS == 2 && n > S::LANES {
-                                input[1] = load(s, from.add(S::LANES), n - S::LANES);
+                                input[1] = load::<S, ANYWHERE>(s, from.add(S::LANES), n - S::LANES);
                             }
                         }
                     }
@@ -459,7 +497,7 @@ impl Line<'_> {
         const KW: usize,
         const STEP: usize,
         const P: usize,
-        const EDGE: bool,
+        const PLACE: u8,
     >(
         &self,
         s: S,
@@ -467,7 +505,7 @@ impl Line<'_> {
         part: (usize, usize),
     ) -> [S::V; P] {
         let p = &self.plan.problem;
-        let pitch = p.src_pitch;
+        let (pitch, outside, end) = (p.src_pitch, const { KW / 2 }, const { (P - 1) * STEP + KW });
         let mut acc = [s.zero(); P];
         let mut w = self.w.wrapping_add(part.0 * self.w_pitch);
         for tap in self.rows {
@@ -484,9 +522,19 @@ impl Line<'_> {
                                 inputs[m][k] = inputs[m - 1][k + STEP];
                             } else {
                                 let at = m * STEP + k;
-                                if !EDGE || (first + at as isize >= 0 && first + (at as isize) < p.src[1] as isize) {
-                                    let input = load(s, x.wrapping_add(at * pitch), n);
-                                    inputs[m][k] = if WINDOWS > 0 { permute(s, input, indices) } else { input };
+                                let is_inside = match PLACE {
+                                    INSIDE => true,
+                                    LEFT => at >= outside,
+                                    RIGHT => at + outside < end,
+                                    BOTH => at >= outside && at + outside < end,
+                                    _ => first + at as isize >= 0 && first + (at as isize) < p.src[1] as isize,
+                                };
+                                if is_inside {
+                                    let from = x.wrapping_add(at * pitch);
+                                    inputs[m][k] = match WINDOWS {
+                                        0 => load::<S, PLACE>(s, from, n),
+                                        _ => permute(s, load::<S, ANYWHERE>(s, from, n), indices),
+                                    };
                                 }
                             }
                         }
@@ -509,7 +557,7 @@ impl Line<'_> {
     /// # Safety
     /// As [`Line::tile`].
     #[inline(always)]
-    unsafe fn finish<S: Simd, const P: usize, const EDGE: bool>(
+    unsafe fn finish<S: Simd, const P: usize, const PLACE: u8>(
         &self,
         s: S,
         mut acc: [S::V; P],
@@ -522,35 +570,35 @@ impl Line<'_> {
         // SAFETY: by contract.
         unsafe {
             if let Some(bias) = b.bias {
-                let bias = load(s, bias.as_ptr().add(self.channel + lane), n);
+                let bias = load::<S, PLACE>(s, bias.as_ptr().add(self.channel + lane), n);
                 for sum in &mut acc {
                     *sum = s.add(*sum, bias);
                 }
             }
             if let Some(residual) = b.residual {
                 for m in 0..P {
-                    if !EDGE || m < count {
-                        acc[m] = s.add(acc[m], load(s, residual.as_ptr().add(y + m * pitch), n));
+                    if PLACE != ANYWHERE || m < count {
+                        acc[m] = s.add(acc[m], load::<S, PLACE>(s, residual.as_ptr().add(y + m * pitch), n));
                     }
                 }
             }
             for m in 0..P {
-                if !EDGE || m < count {
+                if PLACE != ANYWHERE || m < count {
                     let to = b.y.as_mut_ptr().add(y + m * pitch);
                     let value = b.activation.apply_hot(s, acc[m]);
-                    if n == S::LANES { s.store(to, value) } else { s.store_partial(to, n, value) }
+                    if PLACE != ANYWHERE || n == S::LANES { s.store(to, value) } else { s.store_partial(to, n, value) }
                 }
             }
         }
     }
 }
 
-/// `n` lanes from `x`.
+/// `n` lanes from `x`; all but [`ANYWHERE`].
 ///
 /// # Safety
 /// They are readable.
 #[inline(always)]
-unsafe fn load<S: Simd>(s: S, x: *const f32, n: usize) -> S::V {
+unsafe fn load<S: Simd, const PLACE: u8>(s: S, x: *const f32, n: usize) -> S::V {
     // SAFETY: by contract.
-    unsafe { if n == S::LANES { s.load(x) } else { s.load_partial(x, n) } }
+    unsafe { if PLACE != ANYWHERE || n == S::LANES { s.load(x) } else { s.load_partial(x, n) } }
 }

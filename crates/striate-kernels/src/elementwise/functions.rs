@@ -189,6 +189,25 @@ pub(crate) unsafe fn unary_loop<S: Simd>(s: S, kind: UnaryKind, n: usize, x: *co
     }
 }
 
+/// `dy` where x lies between the bounds, else 0.
+#[inline(always)]
+pub(crate) fn clip_grad<S: Simd>(s: S, x: S::V, dy: S::V, [low, high]: [f32; 2]) -> S::V {
+    let above = s.select(s.gt(x, s.splat(low)), dy, s.zero());
+    s.select(s.lt(x, s.splat(high)), above, s.zero())
+}
+
+#[inline(always)]
+pub(crate) fn hardswish_grad<S: Simd>(s: S, x: S::V, dy: S::V) -> S::V {
+    let inside = s.mul(dy, s.mul_add(x, s.splat(1.0 / 3.0), s.splat(0.5)));
+    s.select(s.le(x, s.splat(-3.0)), s.zero(), s.select(s.lt(x, s.splat(3.0)), inside, dy))
+}
+
+#[inline(always)]
+pub(crate) fn silu_grad<S: Simd>(s: S, x: S::V, dy: S::V) -> S::V {
+    let (e, sigmoid) = exp_and_sigmoid(s, x);
+    s.mul(s.mul(dy, sigmoid), s.mul_add(x, s.mul(e, sigmoid), s.splat(1.0)))
+}
+
 /// `out[i] = kind'(x[i]) * dy[i]`; the pair is (x, dy).
 ///
 /// # Safety
@@ -215,18 +234,12 @@ pub(crate) unsafe fn unary_grad_loop<S: Simd>(s: S, kind: UnaryKind, n: usize, p
         Reciprocal => each!(|x, g| s.neg(s.div(g, s.mul(x, x)))),
         Relu => each!(|x, g| s.select(s.gt(x, zero), g, zero)),
         LeakyRelu { slope } => each!(|x, g| s.select(s.gt(x, zero), g, s.mul(g, s.splat(slope)))),
-        Hardswish => each!(|x, g| {
-            let inside = s.mul(g, s.mul_add(x, s.splat(1.0 / 3.0), s.splat(0.5)));
-            s.select(s.le(x, s.splat(-3.0)), zero, s.select(s.lt(x, s.splat(3.0)), inside, g))
-        }),
+        Hardswish => each!(|x, g| hardswish_grad(s, x, g)),
         Hardsigmoid => each!(|x, g| {
             let inside = s.lt(s.abs(x), s.splat(3.0));
             s.select(inside, s.mul(g, s.splat(1.0 / 6.0)), zero)
         }),
-        Clip { min, max } => each!(|x, g| {
-            let above = s.select(s.gt(x, s.splat(min)), g, zero);
-            s.select(s.lt(x, s.splat(max)), above, zero)
-        }),
+        Clip { min, max } => each!(|x, g| clip_grad(s, x, g, [min, max])),
         Affine { scale, .. } => each!(|_x, g| s.mul(g, s.splat(scale))),
         // SAFETY: by contract.
         _ => unsafe { curved_grad_loop(s, kind, n, pair, out) },
@@ -267,10 +280,7 @@ unsafe fn curved_grad_loop<S: Simd>(s: S, kind: UnaryKind, n: usize, pair: Pair,
             let bend = s.mul(s.mul(x, tanh_slope(s, inner)), slope);
             s.mul(s.mul(g, s.splat(0.5)), s.add(s.add(one, math::tanh(s, inner)), bend))
         }),
-        Silu => each!(|x, g| {
-            let (e, sigmoid) = exp_and_sigmoid(s, x);
-            s.mul(s.mul(g, sigmoid), s.mul_add(x, s.mul(e, sigmoid), one))
-        }),
+        Silu => each!(|x, g| silu_grad(s, x, g)),
         Mish => each!(|x, g| {
             let (e, p) = mish_parts(s, x);
             let d = s.add(p, s.splat(2.0));

@@ -13,6 +13,7 @@ use crate::reference::reference_binary_element;
 use crate::simd::{Isa, Kernel, Simd};
 use crate::threads::Team;
 use functions::{binary_loop, unary_grad_loop, unary_loop};
+pub(crate) use functions::{clip_grad, hardswish_grad, silu_grad};
 use loops::Pair;
 pub(crate) use loops::{load_up_to, store_up_to, tail_mask};
 
