@@ -381,6 +381,9 @@ impl Plan for Direct {
     }
 }
 
+/// Bytes of outputs from which on they are fetched while their sums are computed: smaller ones are in the second cache.
+const FETCHED_FROM: usize = 512 << 10;
+
 /// One block of output channels for one band.
 #[inline(always)]
 fn run_item<S: Simd>(
@@ -422,7 +425,7 @@ fn run_item<S: Simd>(
         mask: b.mask.map_or(std::ptr::null(), |(mask, _)| mask[dst..].as_ptr()),
         bounds: b.mask.map_or([0.0; 2], |(_, bounds)| bounds),
         activation: b.activation,
-        fetches: true,
+        fetches: 4 * b.y.len() > FETCHED_FROM,
         ahead,
         ..Block::BARE
     };

@@ -125,15 +125,16 @@ impl<const MR: usize, const NV: usize> Kernel for Tile<'_, MR, NV> {
 /// `y_off` has MR entries.
 #[inline(always)]
 unsafe fn fetch_outputs<S: Simd, const MR: usize, const NV: usize>(s: S, b: &Block, y_off: *const usize) {
-    for m in 0..MR {
-        // SAFETY: by contract.
-        let offset = unsafe { *y_off.add(m) };
-        for v in 0..NV {
-            s.prefetch(b.y.wrapping_add(offset + v * S::LANES));
-            for read in [b.residual, b.mask] {
-                if !read.is_null() {
-                    s.prefetch(read.wrapping_add(offset + v * S::LANES));
-                }
+    for base in [b.y.cast_const(), b.residual, b.mask] {
+        // Asked once, and not for each line: a tile of few channels takes little longer than its fetches.
+        if base.is_null() {
+            continue;
+        }
+        for m in 0..MR {
+            // SAFETY: by contract.
+            let from = base.wrapping_add(unsafe { *y_off.add(m) });
+            for v in 0..NV {
+                s.prefetch(from.wrapping_add(v * S::LANES));
             }
         }
     }
