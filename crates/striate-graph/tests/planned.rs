@@ -366,6 +366,54 @@ fn the_backward_of_a_residual_net_takes_no_pass_for_forks() {
     assert_eq!((count("Add"), count("gradient of Relu")), (0, 1), "{kernels:?}");
 }
 
+/// A batch norm and the smooth activation behind it are one step on each way, but where something else reads what lies between.
+#[test]
+fn a_smooth_activation_goes_with_its_batch_norm() {
+    let cells = [("w", &[6, 3, 1, 1][..]), ("gamma", &[6]), ("beta", &[6])];
+    let cells: Vec<Parameter> = cells.iter().enumerate().map(|(i, (name, shape))| cell(name, shape, i as u64)).collect();
+    let x = noise(&[4, 3, 5, 7], 7);
+    for kind in [UnaryKind::Silu, UnaryKind::Hardswish] {
+        for read_between in [false, true] {
+            let trace = Trace::new(Mode::Train);
+            let input = trace.input("x", x.shape(), DType::F32);
+            let p: Vec<Tensor> = cells.iter().map(|cell| trace.parameter(cell)).collect();
+            let y = trace.push(Op::Conv2d(ConvAttrs::default()), &[&input, &p[0]]);
+            let moments = trace.push(Op::Moments, &[&y]);
+            let normed = trace.push(Op::BatchNormTraining { eps: 1e-5 }, &[&y, &p[1], &p[2], &moments]);
+            let activated = normed.unary(kind).square();
+            let loss = if read_between { activated + normed.square() } else { activated }.sum_all();
+            let found = gradients(&loss, &p.iter().collect::<Vec<_>>()).unwrap();
+            let outputs: Vec<(&str, &Tensor)> = ["w", "gamma", "beta"].into_iter().zip(&found).collect();
+            let graph = trace.finish(&outputs).unwrap();
+            check(&format!("{kind:?} behind a norm"), &graph, &x);
+            let mut session = Session::new(program(&graph));
+            session.set_profiling(true);
+            session.run(&[("x", &x)]).unwrap();
+            let profile = session.profile().unwrap();
+            let name = format!("{kind:?}");
+            let passes = profile.steps().iter().filter(|step| step.kernel.contains(&name)).count();
+            assert_eq!(passes, if read_between { 2 } else { 0 }, "{kind:?}, read between: {read_between}");
+        }
+    }
+}
+
+/// What is read again and again is not written out before.
+#[test]
+fn a_sum_with_an_expanded_row_takes_no_copy() {
+    let x = noise(&[3, 4, 16], 7);
+    let trace = Trace::new(Mode::Eval);
+    let input = trace.input("x", x.shape(), DType::F32);
+    let sums = input.sum(&[2], true);
+    let graph = trace.finish(&[("y", &(&input * &sums.expand([3, 4, 16])))]).unwrap();
+    check("expanded", &graph, &x);
+    let mut session = Session::new(program(&graph));
+    session.set_profiling(true);
+    session.run(&[("x", &x)]).unwrap();
+    let profile = session.profile().unwrap();
+    let kernels: Vec<&str> = profile.steps().iter().map(|step| &*step.kernel).collect();
+    assert_eq!(kernels, ["Sum", "Mul"]);
+}
+
 /// The mask of an activation before a pool is taken from the pool's output, by the gradient that makes what it masks.
 #[test]
 fn an_activation_before_a_pool_takes_no_pass_of_its_own() {
