@@ -174,6 +174,8 @@ impl Report {
     }
 }
 
+/// The opset that brought a RoiAlign which ONNX Runtime has not.
+const NEW_ROI_ALIGN: i64 = 22;
 /// Pictures that the file and the net are compared on: more than one, so that an open batch shows.
 const BATCH: usize = 2;
 /// Most that they may differ by, of the range of the net's output.
@@ -314,7 +316,11 @@ pub fn export(
     let options = flags.options(model)?;
     let written = Written::of(model, flags)?;
     let proto = written.proto(&model.input, &options)?;
-    let nodes = proto.graph.as_ref().map_or(0, |graph| graph.node.len());
+    let nodes = proto.graph.as_ref().map_or(&[][..], |graph| &graph.node);
+    if options.opset >= NEW_ROI_ALIGN && nodes.iter().any(|node| node.op_type == "RoiAlign") {
+        eprintln!("note: ONNX Runtime 1.32 has no RoiAlign of opset {NEW_ROI_ALIGN}; give --opset 21 or less for it");
+    }
+    let nodes = nodes.len();
     let file = write_onnx(out, proto).map_err(|error| Failure::array_file(&error))?;
     let most = if options.half { MOST_HALF } else { MOST };
     let checked =
