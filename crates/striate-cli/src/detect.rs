@@ -142,6 +142,20 @@ impl Exported {
     }
 }
 
+/// The boxes with labels from `first` on, counted from there: the classes of the data. Some nets score the background like a class, which
+/// is none of them. No masks: nobody is shown any.
+fn of_data(found: &Detections, first: usize) -> Detections {
+    let mut kept = Detections::default();
+    for ((corners, score), label) in found.boxes.iter().zip(&found.scores).zip(&found.labels) {
+        if let Some(class) = label.checked_sub(first) {
+            kept.boxes.push(*corners);
+            kept.scores.push(*score);
+            kept.labels.push(class);
+        }
+    }
+    kept
+}
+
 impl Finder {
     /// The detector of a name.
     pub fn of_registry(args: &ModelArgs, compute: ComputeArgs) -> Result<Finder, Failure> {
@@ -187,8 +201,8 @@ impl Finder {
                 let Some(net) = model.net.detector() else {
                     return Err(Failure::new(1, format!("{} is no detector", model.name)));
                 };
-                let mut found = evaluator.detect(net, &array)?.pop().unwrap_or_default();
-                found.labels.iter_mut().for_each(|label| *label -= net.first_class());
+                let found = evaluator.detect(net, &array)?.pop().unwrap_or_default();
+                let found = of_data(&found, net.first_class());
                 Ok(into_source(found, [shape[2], shape[3]], [image.height, image.width]))
             }
         }

@@ -12,21 +12,21 @@ use clap::builder::RangedU64ValueParser;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use striate::graph::{Array, DType, Graph, Program, Session, Shape, Tensor, rng};
+use striate::graph::{Array, DType, Graph, Node, NodeId, Op, Program, Session, Shape, Tensor, rng};
 use striate::io::onnx::proto::{ModelProto, ValueInfoProto};
 use striate::io::onnx::{
     ByteInput, DEFAULT_OPSET, ExportError, Forward, INPUT_NAME, OnnxFile, OnnxModel, OnnxOptions, OnnxSession,
-    export_graph_of, export_onnx_of, read_proto, suppress_boxes, write_onnx,
+    export_graph_of, export_onnx_of, read_proto, write_onnx,
 };
 use striate::vision::models::ModelInfo;
-use striate::vision::models::detection::{Selection, one_stage};
 
 /// Write a net as an ONNX model, read it back and compare.
 ///
-/// Of a detector of one stage the model gives `boxes` [N, A, 4], corners x1 y1 x2 y2 in pixels of the input, and `scores`
-/// [N, A, classes], probabilities without a background. With --nms it gives what is left of them: `boxes` [N, M, 4], `scores` [N, M],
-/// the best first, and `labels` [N, M], places among the class names; where there are fewer than M, boxes and scores are 0 and
-/// labels -1. Detectors of two stages are refused.
+/// Of a detector the model gives `boxes` [N, A, 4], corners x1 y1 x2 y2 in pixels of the input, and `scores` [N, A, classes],
+/// probabilities without a background; of one of two stages `boxes` are [N, A, classes, 4], as each class has its own, and A are
+/// the proposals. With --nms it gives what is left of them: `boxes` [N, M, 4], `scores` [N, M], the best first, and `labels` [N, M],
+/// places among the class names; where there are fewer than M, boxes and scores are 0 and labels -1. Mask R-CNN then gives `masks`
+/// [N, M, 28, 28] too, the probabilities of the pixels of each box.
 #[derive(Args, Debug)]
 pub struct ExportArgs {
     #[command(flatten)]
@@ -91,7 +91,7 @@ impl ExportFlags {
 
     fn options(&self, model: &Model) -> Result<OnnxOptions, Failure> {
         match model.net.detector() {
-            Some(net) => boxes::check(net, self, &model.name)?,
+            Some(_) => boxes::check(self)?,
             None if self.nms => {
                 return Err(Failure::usage(format!(
                     "--nms is for detectors, whose boxes it sorts out; {} gives scores of classes. Leave it away",
@@ -131,7 +131,7 @@ impl ExportFlags {
             (None, None) => drop(metadata.remove("class_names")),
             // Without their number nobody could tell boxes by class.
             (None, Some(net)) => {
-                let names: Vec<String> = (net.first_class()..net.classes()).map(|label| label.to_string()).collect();
+                let names: Vec<String> = (net.first_label()..net.classes()).map(|label| label.to_string()).collect();
                 metadata.insert("class_names".to_owned(), serde_json::json!(names).to_string());
             }
         }
@@ -140,7 +140,7 @@ impl ExportFlags {
         metadata.insert("input_values".to_owned(), input.to_owned());
         metadata.insert("output_values".to_owned(), output.to_owned());
         if let Some(net) = model.net.detector() {
-            metadata.extend(boxes::metadata(net, model, self.nms)?);
+            metadata.extend(boxes::exported(net, model, self.nms)?.metadata());
         }
         Ok(metadata)
     }
@@ -174,6 +174,8 @@ impl Report {
     }
 }
 
+/// The opset that brought a RoiAlign which ONNX Runtime has not.
+const NEW_ROI_ALIGN: i64 = 22;
 /// Pictures that the file and the net are compared on: more than one, so that an open batch shows.
 const BATCH: usize = 2;
 /// Most that they may differ by, of the range of the net's output.
@@ -191,12 +193,12 @@ fn pictures(shape: &Shape, dtype: DType) -> Result<Array, Failure> {
     })
 }
 
-/// What is written, and how its outputs become those of the file.
+/// What is written.
 struct Written<'a> {
-    /// From the pictures to the values that are traced.
+    /// From the pictures to the outputs of the file, and behind these the values among which the net has chosen.
     forward: Box<Forward<'a>>,
-    /// Which of a detector's boxes the file chooses itself.
-    selection: Option<Selection>,
+    /// The number of the file's outputs, where others follow.
+    outputs: usize,
 }
 
 impl<'a> Written<'a> {
@@ -207,44 +209,38 @@ impl<'a> Written<'a> {
                 true => vec![("probabilities", model.net.call(x).softmax(1))],
                 false => vec![("logits", model.net.call(x))],
             };
-            return Ok(Written { forward: Box::new(rows), selection: None });
+            return Ok(Written { forward: Box::new(rows), outputs: 1 });
         };
-        let selection = if flags.nms { Some(one_stage(net, &model.name)?.selection()) } else { None };
-        Ok(Written { forward: boxes::forward(net, &model.name, flags.nms)?, selection })
+        let outputs = boxes::exported(net, model, flags.nms)?.outputs();
+        Ok(Written { forward: boxes::forward(net, model, flags.nms), outputs })
     }
 
     fn proto(&self, sample: &[usize], options: &OnnxOptions) -> Result<ModelProto, Failure> {
         let mut proto = export_onnx_of(&*self.forward, sample, options)?;
-        if let Some(selection) = &self.selection {
-            suppress_boxes(&mut proto, boxes::suppression(selection))?;
+        if let Some(graph) = &mut proto.graph {
+            graph.output.truncate(self.outputs);
         }
         Ok(proto)
     }
 
-    /// The file as a model that tells its chosen boxes and what it has chosen them from, which it gives nobody else.
+    /// The file as a model that tells what it has chosen from too, which it gives nobody else.
     fn read_back(&self, out: &Path, graph: &Graph) -> striate::io::Result<OnnxModel> {
-        if self.selection.is_none() {
-            return OnnxModel::open(out);
-        }
         let mut proto = read_proto(out)?;
         if let Some(written) = &mut proto.graph {
-            let inside = graph.outputs.iter().map(|(name, _)| name.to_string());
+            let inside = graph.outputs.iter().skip(self.outputs).map(|(name, _)| name.to_string());
             written.output.extend(inside.map(|name| ValueInfoProto { name, ..Default::default() }));
         }
         OnnxModel::from_proto(proto, out)
     }
 
-    /// The largest difference of what the file gives and the net, of the range of the net's outputs. Which boxes a file chooses
-    /// is compared with what is to be chosen of its own values: where two scores are nearly the same, others may come first.
-    fn difference(&self, found: &[Array], wanted: &[Array]) -> Result<f64, Failure> {
-        let Some(selection) = &self.selection else { return largest(found, wanted) };
-        let [boxes, scores, labels, all_boxes, all_scores, candidates] = found else {
-            return Err(Failure::new(1, format!("the file has {} values where 6 are due", found.len())));
+    /// The values behind the `detach` of what is chosen from, each with its place among the outputs of the graph.
+    fn cuts(&self, graph: &Graph) -> Vec<(NodeId, usize)> {
+        let place = |id: NodeId| graph.outputs.iter().skip(self.outputs).position(|(_, output)| *output == id);
+        let cut = |(index, node): (usize, &Node)| match node.op {
+            Op::Detach => Some((NodeId(index as u32), self.outputs + place(node.inputs[0])?)),
+            _ => None,
         };
-        let chosen = selection.select(all_boxes, candidates)?;
-        let of_choice = largest(&[boxes.clone(), scores.clone(), labels.clone()], &chosen)?;
-        let of_values = largest(&[all_boxes.clone(), all_scores.clone()], &wanted[..2])?;
-        Ok(of_choice.max(of_values))
+        graph.nodes.iter().enumerate().filter_map(cut).collect()
     }
 }
 
@@ -273,7 +269,8 @@ fn difference(found: &Array, wanted: &Array) -> Result<f64, Failure> {
     Ok(found.iter().zip(&wanted).map(apart).fold(0.0, f64::max))
 }
 
-/// The largest difference of the file and the net, of the range of the net's outputs.
+/// The largest difference of the file and the net, of the range of the net's outputs. Where the net chooses, it goes on with what the
+/// file has said until there: of two scores that are nearly the same either may come first.
 fn compare(
     (written, input): (&Written, [usize; 3]),
     out: &Path,
@@ -287,8 +284,12 @@ fn compare(
     let images = pictures(shape, dtype)?;
     let back = Arc::new(written.read_back(out, &graph).map_err(unread)?);
     let found = OnnxSession::new(back).with(compute.options(), compute.team()).run(&[&images]).map_err(unread)?;
-    let mut session = Session::with_team(Program::compile(&graph, &compute.options())?, compute.team());
-    written.difference(&found, session.run(&[(INPUT_NAME, &images)])?)
+    let (cuts, places): (Vec<NodeId>, Vec<usize>) = written.cuts(&graph).into_iter().unzip();
+    let mut session = Session::with_team(Program::compile(&graph.after(&cuts), &compute.options())?, compute.team());
+    let names: Vec<String> = (0..cuts.len()).map(|index| format!("cut.{index}")).collect();
+    let given = names.iter().zip(places).filter_map(|(name, place)| Some((name.as_str(), found.get(place)?)));
+    let inputs: Vec<(&str, &Array)> = std::iter::once((INPUT_NAME, &images)).chain(given).collect();
+    largest(&found, session.run(&inputs)?)
 }
 
 /// Takes away a file that is not what the net is.
@@ -315,7 +316,11 @@ pub fn export(
     let options = flags.options(model)?;
     let written = Written::of(model, flags)?;
     let proto = written.proto(&model.input, &options)?;
-    let nodes = proto.graph.as_ref().map_or(0, |graph| graph.node.len());
+    let nodes = proto.graph.as_ref().map_or(&[][..], |graph| &graph.node);
+    if options.opset >= NEW_ROI_ALIGN && nodes.iter().any(|node| node.op_type == "RoiAlign") {
+        eprintln!("note: ONNX Runtime 1.32 has no RoiAlign of opset {NEW_ROI_ALIGN}; give --opset 21 or less for it");
+    }
+    let nodes = nodes.len();
     let file = write_onnx(out, proto).map_err(|error| Failure::array_file(&error))?;
     let most = if options.half { MOST_HALF } else { MOST };
     let checked =

@@ -209,6 +209,20 @@ fn assert_same_boxes(found: &[Value], wanted: &[Value]) {
     }
 }
 
+/// What `val` says of a model on the set.
+fn judged(set: &Set, model: &str) -> Value {
+    serde_json::from_str(&run(&["val", model, &set.path("data"), "--json"]).ok().stdout).unwrap()
+}
+
+#[track_caller]
+fn assert_same_figures(found: &Value, wanted: &Value) {
+    assert_eq!((&found["split"], &found["images"]), (&wanted["split"], &wanted["images"]));
+    for figure in ["mAP50", "mAP50_95"] {
+        let [a, b] = [found, wanted].map(|metrics| metrics[figure].as_f64().unwrap());
+        assert!((a - b).abs() < 1e-6, "{figure}: {a} {b}");
+    }
+}
+
 /// The exported run, with its boxes chosen inside and not, and on bytes, as MODEL of `predict` and `val`.
 fn exported_is_a_model(set: &Set, folder: &str) {
     // One picture is wider than the net's square, and of another size.
@@ -223,20 +237,12 @@ fn exported_is_a_model(set: &Set, folder: &str) {
     let pictures = [set.path("data/20.png"), set.path("data/21.png"), picture];
     let pictures = pictures.each_ref().map(String::as_str);
     let wanted = predicted(folder, &pictures);
-    let data = set.path("data");
-    let judged =
-        |model: &str| -> Value { serde_json::from_str(&run(&["val", model, &data, "--json"]).ok().stdout).unwrap() };
-    let of_run = judged(folder);
+    let of_run = judged(set, folder);
     for flags in [&[][..], &["--nms"], &["--with-preprocessing"], &["--nms", "--with-preprocessing"]] {
         let path = set.path("model.onnx");
         run(&[&["export", folder, &path], flags].concat()).ok();
         assert_same_boxes(&predicted(&path, &pictures), &wanted);
-        let of_file = judged(&path);
-        assert_eq!((&of_file["split"], &of_file["images"]), (&of_run["split"], &of_run["images"]));
-        for figure in ["mAP50", "mAP50_95"] {
-            let [a, b] = [&of_file, &of_run].map(|metrics| metrics[figure].as_f64().unwrap());
-            assert!((a - b).abs() < 1e-6, "{flags:?} {figure}: {a} {b}");
-        }
+        assert_same_figures(&judged(set, &path), &of_run);
     }
     run(&["predict", &set.path("model.onnx"), pictures[0], "--resize", "32"]).fails(2, &["resized whole"]);
 }
@@ -295,6 +301,12 @@ fn detectors_of_torchvision_are_trained_too_and_what_cannot_be_is_refused() {
     set.train("rcnn", &[&["--model", "fasterrcnn_mobilenet_v3_large_320_fpn"], &short[..]].concat()).ok();
     let columns = "train/cls_loss,train/box_loss,train/objectness_loss,train/rpn_box_reg_loss,metrics/mAP50(B)";
     assert!(set.results("rcnn")[0].contains(columns), "{:?}", set.results("rcnn"));
+    let folder = set.folder("rcnn");
+    let (folder, path) = (folder.to_str().unwrap(), set.path("rcnn.onnx"));
+    for flags in [&[][..], &["--nms"]] {
+        run(&[&["export", folder, &path], flags].concat()).ok();
+        assert_same_figures(&judged(&set, &path), &judged(&set, folder));
+    }
     let refused = |more: &[&str], parts: &[&str]| set.train("no", more).fails(2, parts);
     refused(&["--model", "resnet18"], &["boxes", "striate_det_n"]);
     refused(&["--model", "striate_det_x"], &["did you mean `striate_det_"]);

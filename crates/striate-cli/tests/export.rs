@@ -5,6 +5,8 @@ mod common;
 use common::{run, tiny_set};
 use serde_json::Value;
 use std::path::Path;
+use striate::vision::data::Image;
+use striate::vision::detection::encode_jpeg;
 
 fn metadata(path: &Path) -> Vec<(String, String)> {
     let model = striate::io::onnx::read_proto(path).unwrap();
@@ -78,7 +80,55 @@ fn a_detector_becomes_boxes_and_scores() {
     assert_eq!(outputs(), ["boxes", "scores", "labels"]);
     run(&["export", "striate_det_n", path, "--softmax"]).fails(2, &["probabilities already"]);
     run(&["export", "striate_det_n", path, "--dynamic-size"]).fails(2, &["anchors"]);
-    run(&["export", "fasterrcnn_resnet50_fpn", path]).fails(2, &["a detector of two stages"]);
+}
+
+/// Whether `predict` tells boxes of a picture with a file.
+fn predict_reads(model: &Path) -> bool {
+    let picture = model.with_extension("jpg");
+    let image = Image::new(40, 30, 3, (0..3600).map(|i| (i * 7 % 251) as u8).collect()).unwrap();
+    std::fs::write(&picture, encode_jpeg(&image).unwrap()).unwrap();
+    let (model, picture) = (model.to_str().unwrap(), picture.to_str().unwrap());
+    let done = run(&["predict", model, picture, "--conf", "0", "--json"]).ok();
+    let line: Value = serde_json::from_str(done.stdout.lines().last().unwrap()).unwrap();
+    line["boxes"].is_array()
+}
+
+#[test]
+fn a_detector_of_two_stages_becomes_a_model_that_predict_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("net.onnx");
+    let path = out.to_str().unwrap();
+    let name = "fasterrcnn_mobilenet_v3_large_320_fpn";
+    for (flags, outputs, told) in [
+        (&["--opset", "13"][..], &["boxes", "scores"][..], "boxes and scores"),
+        (&["--opset", "23", "--nms", "--with-preprocessing"], &["boxes", "scores", "labels"], "detections"),
+        (&["--nms", "--half", "--fold"], &["boxes", "scores", "labels"], "detections"),
+    ] {
+        run(&[&["export", name, path, "--imgsz", "96"], flags].concat()).ok();
+        let graph = striate::io::onnx::read_proto(&out).unwrap().graph.unwrap();
+        assert_eq!(graph.output.iter().map(|output| output.name.as_str()).collect::<Vec<_>>(), outputs);
+        assert!(metadata(&out).contains(&("output_values".to_owned(), told.to_owned())));
+        assert!(predict_reads(&out), "{flags:?}");
+    }
+}
+
+#[test]
+fn the_file_counts_the_background_where_the_net_scores_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("net.onnx");
+    for (name, classes, first) in [
+        ("retinanet_resnet18_fpn", 91, "__background__"),
+        ("fcos_resnet18_fpn", 91, "__background__"),
+        ("ssdlite320_mobilenet_v3_large", 90, "person"),
+    ] {
+        run(&["export", name, out.to_str().unwrap(), "--imgsz", "64"]).ok();
+        let found = metadata(&out);
+        let names = found.iter().find(|(key, _)| key == "class_names").map(|(_, value)| value.as_str()).unwrap();
+        let names: Vec<String> = serde_json::from_str(names).unwrap();
+        assert_eq!((names.len(), names[0].as_str()), (classes, first), "{name}");
+        // It refuses scores of another number of classes.
+        assert!(predict_reads(&out), "{name}");
+    }
 }
 
 #[test]

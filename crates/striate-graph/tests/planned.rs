@@ -578,6 +578,19 @@ impl Parts<'_> {
 }
 
 #[test]
+fn a_constant_under_two_shapes_is_two_constants() {
+    // Both have one buffer, and are too long to be told by their values.
+    let table = noise(&[1, 10, 4], 3);
+    let trace = Trace::new(Mode::Eval);
+    let x = trace.input("x", [1, 10, 4], DType::F32);
+    let places = trace.constant(Array::from_vec([2, 3], vec![9i64, 0, 4, 4, 1, 2]).unwrap());
+    let whole = trace.constant(table.clone());
+    let rows = trace.constant(table.reshape([10, 4]).unwrap()).index_select(0, &places);
+    let graph = trace.finish(&[("sum", &(&x + &whole)), ("rows", &rows)]).unwrap();
+    check("one buffer", &graph, &noise(&[1, 10, 4], 4));
+}
+
+#[test]
 fn concatenations_without_copies_and_shuffles() {
     let shuffle = |x: &Tensor, groups: usize| {
         let d = x.shape().to_vec();

@@ -4,11 +4,10 @@ use super::ExportFlags;
 use crate::detect::names_of;
 use crate::failure::Failure;
 use crate::model::{Model, ModelArgs, Origin};
-use std::collections::BTreeMap;
 use striate::graph::{DType, Mode, Tensor, Trace};
-use striate::io::onnx::{BOXES_NAME, BoxSuppression, CANDIDATES_NAME, Forward};
+use striate::io::onnx::Forward;
 use striate::vision::models::detection::{
-    DetectionNet, ExportedBoxes, PictureSize, PictureTransform, Selection, find_detector, one_stage,
+    Chosen, Decoded, DetectionNet, ExportedBoxes, PictureSize, PictureTransform, find_detector,
 };
 use striate::vision::models::{Task, TaskNet};
 use striate::vision::transforms::{Interpolation, Preprocess, ResizeTo};
@@ -22,7 +21,7 @@ pub fn open(args: &ModelArgs, side: Option<usize>) -> Result<Model, Failure> {
     };
     let [channels, usual, _] = spec.input;
     let side = side.unwrap_or(usual);
-    let class_names = names_of(net.classes()).map(|names| names[net.first_class()..].to_vec());
+    let class_names = names_of(net.classes()).map(|names| names[net.first_label()..].to_vec());
     let preprocess = preprocess(net.transform(), side);
     Ok(Model {
         name: spec.name.to_owned(),
@@ -56,8 +55,7 @@ fn preprocess(transform: &PictureTransform, side: usize) -> Preprocess {
 }
 
 /// Refuses what cannot be written, or would say nothing.
-pub fn check(net: &dyn DetectionNet, flags: &ExportFlags, name: &str) -> Result<(), Failure> {
-    one_stage(net, name)?;
+pub fn check(flags: &ExportFlags) -> Result<(), Failure> {
     if flags.softmax {
         return Err(Failure::usage("--softmax is for classifiers: the scores of boxes are probabilities already"));
     }
@@ -69,32 +67,36 @@ pub fn check(net: &dyn DetectionNet, flags: &ExportFlags, name: &str) -> Result<
     Ok(())
 }
 
-/// What the model computes: `boxes` and `scores`, or with suppression what it chooses from.
-pub fn forward<'a>(net: &'a dyn DetectionNet, name: &str, nms: bool) -> Result<Box<Forward<'a>>, Failure> {
-    let net = one_stage(net, name)?;
-    Ok(Box::new(move |x: &Tensor| {
-        let decoded = net.decoded(x);
-        match nms {
-            true => {
-                let candidates = decoded.candidates(&net.selection());
-                vec![(BOXES_NAME, decoded.boxes), ("all_scores", decoded.scores), (CANDIDATES_NAME, candidates)]
-            }
-            false => vec![("boxes", decoded.boxes), ("scores", decoded.scores)],
+/// The label of the first of the classes that the file names: the last ones of the net.
+fn first_label(net: &dyn DetectionNet, model: &Model) -> usize {
+    model.class_names.as_ref().map_or(net.first_label(), |names| net.classes().saturating_sub(names.len()))
+}
+
+/// What the model computes: `boxes` and `scores`, or with suppression what is left of them; and behind these outputs the values
+/// among which the net has chosen, which are none of the file's.
+pub fn forward<'a>(net: &'a dyn DetectionNet, model: &Model, nms: bool) -> Box<Forward<'a>> {
+    let first = first_label(net, model);
+    Box::new(move |x: &Tensor| match nms {
+        true => {
+            let Chosen { boxes, scores, labels, masks, chosen_from } = net.chosen(x, first);
+            let given = vec![("boxes", boxes), ("scores", scores), ("labels", labels)];
+            given.into_iter().chain(masks.map(|masks| ("masks", masks))).chain(chosen_from).collect()
         }
-    }))
+        false => {
+            let Decoded { boxes, scores, chosen_from, .. } = net.decoded(x, first);
+            [("boxes", boxes), ("scores", scores)].into_iter().chain(chosen_from).collect()
+        }
+    })
 }
 
-/// How boxes are chosen inside the model.
-pub fn suppression(selection: &Selection) -> BoxSuppression {
-    BoxSuppression { score: selection.score, iou: selection.iou as f32, most: selection.most }
-}
-
-/// What the file says of boxes of pictures `[C, H, W]`: which are meant to be left, and whether it has chosen them itself.
-pub fn metadata(net: &dyn DetectionNet, model: &Model, nms: bool) -> Result<BTreeMap<String, String>, Failure> {
-    let net = one_stage(net, &model.name)?;
+/// How the outputs of the file are read, of pictures `[C, H, W]`.
+pub fn exported(net: &dyn DetectionNet, model: &Model, nms: bool) -> Result<ExportedBoxes, Failure> {
     let [channels, height, width] = model.input;
     let trace = Trace::new(Mode::Eval);
-    let groups = net.decoded(&trace.input("input", [1, channels, height, width], DType::F32)).groups;
+    let x = trace.input("input", [1, channels, height, width], DType::F32);
+    let (first, selection) = (first_label(net, model), net.selection());
+    let groups = net.decoded(&x, first).groups;
+    let masks = nms && net.chosen(&x, first).masks.is_some();
     trace.check()?;
-    Ok(ExportedBoxes { selection: net.selection(), groups, chosen: nms }.metadata())
+    Ok(ExportedBoxes { selection, groups, chosen: nms, masks })
 }

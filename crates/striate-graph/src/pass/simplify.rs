@@ -152,7 +152,8 @@ fn op_key(op: &Op) -> String {
                 array.to_f64_vec().iter().map(|x| x.to_bits()).collect::<Vec<_>>()
             )
         }
-        Op::Constant(array) => format!("Constant at {:p}", array.buffer()),
+        // The same numbers may lie there under another shape.
+        Op::Constant(array) => format!("Constant at {:p} {}", array.buffer(), array.shape()),
         op => format!("{op:?}"),
     }
 }

@@ -9,9 +9,8 @@ mod tensor;
 mod wire;
 
 pub use export::{
-    BOXES_NAME, BoxSuppression, ByteInput, CANDIDATES_NAME, DEFAULT_OPSET, EXPORT_OPSETS, ExportError, Forward,
-    INPUT_NAME, OnnxFile, OnnxOptions, Problem, export_graph, export_graph_of, export_onnx, export_onnx_of,
-    graph_to_onnx, suppress_boxes, write_onnx,
+    BoxSuppression, ByteInput, DEFAULT_OPSET, EXPORT_OPSETS, ExportError, Forward, INPUT_NAME, OnnxFile, OnnxOptions,
+    Problem, export_graph, export_graph_of, export_onnx, export_onnx_of, graph_to_onnx, suppress_boxes, write_onnx,
 };
 pub(crate) use external::ExternalData;
 pub(crate) use file::{read_arrays, read_model};

@@ -1,6 +1,6 @@
 //! Layers in evaluation mode, in many ways each.
 
-use striate_graph::{Array, BinaryKind, DType, Op, ReduceKind, ScatterMode, Tensor, UnaryKind};
+use striate_graph::{Array, BinaryKind, DType, Op, ReduceKind, RoiAlignSpec, ScatterMode, Tensor, UnaryKind};
 use striate_nn::*;
 
 /// A net to be written, and the shape of one sample.
@@ -368,6 +368,17 @@ fn functions(t: &mut Table) {
         x.trace().push(op, &[x, &indices.expand([x.size(0), 2]), &x.narrow(1, 0, 2)])
     });
     t.needs_opset(16);
+    for (name, aligned) in [("roi align", false), ("aligned roi align", true)] {
+        t.map(name, &[3, 6, 5], move |x| {
+            let corners = vec![0.2f32, 0.5, 3.5, 4.0, 1.0, 1.0, 9.0, 9.5, -1e6, -1e6, -1e6, -1e6];
+            let regions = x.trace().constant(Array::from_vec([3, 4], corners).expect("three"));
+            // Of the first picture, however many there are.
+            let pictures = x.trace().constant(Array::from_vec([3], vec![0i64; 3]).expect("three"));
+            let spec = RoiAlignSpec { out: [2, 3], scale: 0.5, sampling_ratio: 2, aligned, max: false };
+            x.roi_align(&regions, &pictures, spec).reshape([1, 54]) + x.mean(&[1, 2, 3], false).reshape([x.size(0), 1])
+        });
+        t.needs_opset(if aligned { 16 } else { 13 });
+    }
     t.map("products", &[2, 3, 4], |x| {
         let op = |trans_a, trans_b| Op::MatMul { trans_a, trans_b };
         let square = x.trace().push(op(false, true), &[x, x]);

@@ -93,6 +93,9 @@ fn same_attributes(a: &Op, b: &Op) -> bool {
         (Op::Reshape { .. }, Op::Reshape { .. }) | (Op::Expand { .. }, Op::Expand { .. }) => true,
         (Op::Slice { starts: a, steps: s, .. }, Op::Slice { starts: b, steps: t, .. }) => a == b && s == t,
         (Op::Resize { spec: a, .. }, Op::Resize { spec: b, .. }) => a == b,
+        (Op::HostCall { name: a, outputs: o, backward: c }, Op::HostCall { name: b, outputs: p, backward: d }) => {
+            a == b && c == d && o.iter().map(|(_, dtype)| dtype).eq(p.iter().map(|(_, dtype)| dtype))
+        }
         (Op::Conv2dInputGrad { attrs: a, .. }, Op::Conv2dInputGrad { attrs: b, .. }) => a == b,
         _ => format!("{a:?}") == format!("{b:?}"),
     }

@@ -72,21 +72,23 @@ impl Lowering<'_> {
     }
 
     pub(super) fn roi_align(&mut self, spec: &RoiAlignSpec, inputs: &[String]) -> Done {
-        if !spec.aligned && self.options.opset < 16 {
-            // Before 16 the coordinates are never shifted, and nothing says so.
-            return needs_opset(16, "pooling of regions");
+        if spec.aligned && self.options.opset < 16 {
+            return needs_opset(16, "pooling of regions that are moved by half a pixel (aligned)");
         }
         let batch = elementwise::cast(&mut self.b, &inputs[2], DType::I64);
         let mode = if spec.max { "max" } else { "avg" };
-        let transform = if spec.aligned { "half_pixel" } else { "output_half_pixel" };
-        let attributes = vec![
+        let mut attributes = vec![
             string("mode", mode),
-            string("coordinate_transformation_mode", transform),
             int("output_height", spec.out[0] as i64),
             int("output_width", spec.out[1] as i64),
             int("sampling_ratio", spec.sampling_ratio as i64),
             float("spatial_scale", spec.scale),
         ];
+        // Before 16 regions stay where they are, and no attribute says so.
+        if self.options.opset >= 16 {
+            let transform = if spec.aligned { "half_pixel" } else { "output_half_pixel" };
+            attributes.push(string("coordinate_transformation_mode", transform));
+        }
         Ok(self.b.node("RoiAlign", &[&inputs[0], &inputs[1], &batch], attributes))
     }
 

@@ -4,6 +4,7 @@ use super::builder::{Builder, int, ints};
 use super::dims::Dim;
 use super::recipe::{Kitchen, Recipe, is_alias};
 use super::{ExportError, OnnxOptions, Problem, elementwise};
+use std::collections::HashMap;
 use striate_graph::{Array, BinaryKind, DType, Graph, Node, NodeId, Op, ReduceKind};
 
 /// The name of the value that was written, or why it cannot be.
@@ -24,6 +25,8 @@ pub(super) struct Lowering<'a> {
     pub values: Vec<String>,
     /// The written parameters, by slot.
     parameters: Vec<Option<String>>,
+    /// All outputs of the calls of the host that have been written.
+    pub made: HashMap<NodeId, Vec<String>>,
     /// The value that holds the batch as a list of one.
     batch: Option<String>,
 }
@@ -40,6 +43,7 @@ impl<'a> Lowering<'a> {
             dims,
             options,
             b,
+            made: HashMap::new(),
             batch: None,
         }
     }
@@ -177,6 +181,11 @@ impl<'a> Lowering<'a> {
             Op::Moments => Ok(self.moments(node.inputs[0])),
             Op::BatchNormTraining { eps } => Ok(self.batch_norm_training(node, *eps)),
             Op::Standardize { eps } => Ok(self.standardize(x, *eps, dtype)),
+            Op::HostCall { .. } => self.host_call(id, &node.op, &inputs),
+            Op::HostOutput { index } => {
+                let made = self.made.get(&node.inputs[0]).and_then(|made| made.get(*index));
+                made.cloned().ok_or_else(|| refusal(&node.op))
+            }
             other => Err(refusal(other)),
         }
     }

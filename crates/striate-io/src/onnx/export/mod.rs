@@ -28,7 +28,7 @@ use std::ops::RangeInclusive;
 use striate_graph::{Array, DType, Graph, Mode, Node, Tensor, Trace};
 use striate_nn::Module;
 
-pub use suppress::{BOXES_NAME, BoxSuppression, CANDIDATES_NAME, suppress_boxes};
+pub use suppress::{BoxSuppression, suppress_boxes};
 pub use write::{OnnxFile, write_onnx};
 
 /// The opsets that can be written.
@@ -135,11 +135,6 @@ pub enum ExportError {
         /// Channels of the net's input.
         channels: usize,
     },
-    /// Boxes are to be suppressed in a model that has none.
-    #[error(
-        "the model has no outputs `{BOXES_NAME}` [N, A, 4] and `{CANDIDATES_NAME}` [N, C, A], among which boxes are suppressed"
-    )]
-    NoBoxes,
     /// The net cannot be traced.
     #[error(transparent)]
     Net(#[from] striate_nn::Error),

@@ -1,8 +1,9 @@
 //! What every detector is, and how one is run.
 
 use super::boxes::{Corners, resize_box};
+use super::decoded::{Chosen, Decoded};
+use super::heads::Selection;
 use super::masks::paste_masks;
-use super::one_stage::OneStage;
 use super::picture::{PictureSize, PictureTransform, picture_size};
 use super::registry::{DetectorSpec, find_detector};
 use super::sampling::Sampling;
@@ -51,15 +52,6 @@ pub enum DetectError {
     Outputs {
         /// What is wrong with them.
         why: String,
-    },
-    /// A net of two stages where one is wanted that is a single graph.
-    #[error(
-        "{net} is a detector of two stages: what the second one looks at is chosen on the host between them, for which ONNX has no \
-         operator. Nets of one stage (striate_det, RetinaNet, FCOS, SSD, SSDLite) can be exported"
-    )]
-    TwoStages {
-        /// Its name.
-        net: String,
     },
     /// The graph cannot be compiled or run.
     #[error(transparent)]
@@ -131,9 +123,23 @@ pub trait DetectionNet: Module {
         self.losses(x, truths)
     }
 
-    /// The net as one that can be traced up to its boxes, where it is of one stage.
-    fn one_stage(&self) -> Option<&dyn OneStage> {
-        None
+    /// The least label that [`DetectionNet::decode`] can tell: that of the first class, but 0 where the background is scored like a class,
+    /// as torchvision's RetinaNet and FCOS do.
+    fn first_label(&self) -> usize {
+        self.first_class()
+    }
+
+    /// Which of its boxes are left by [`DetectionNet::decode`].
+    fn selection(&self) -> Selection;
+
+    /// Records, in operations that other runtimes have, all boxes and scores of a batch `[N, 3, H, W]` of prepared pictures that fill
+    /// it; of the classes with the labels from `first` on, which is not below [`DetectionNet::first_label`].
+    fn decoded(&self, x: &Tensor, first: usize) -> Decoded;
+
+    /// As [`DetectionNet::decoded`] up to what is left of them.
+    #[track_caller]
+    fn chosen(&self, x: &Tensor, first: usize) -> Chosen {
+        self.decoded(x, first).choose(&self.selection())
     }
 
     /// What the arrays of [`DetectionNet::heads`] say: a picture each, in pixels of the resized pictures; masks are as the net gives

@@ -3,12 +3,12 @@
 
 use super::anchors::AnchorGenerator;
 use super::boxes::{SideCoder, clip_to, logit_below, sigmoid};
+use super::decoded::{Decoded, Groups, inside};
 use super::detector::{DetectionNet, Detections, Frame, RawHeads, detection_module};
 use super::heads::{
     BothHeads, ClassificationHead, LevelCandidates, Selection, all_rows, by_picture, four, on_each, sizes_of,
 };
 use super::losses;
-use super::one_stage::{Decoded, Groups, OneStage, inside};
 use super::picture::PictureTransform;
 use super::pyramid::{BackboneWithFpn, LastLevel, ResNetPyramid, WIDTH};
 use super::registry::DetectorShape;
@@ -101,8 +101,25 @@ impl DetectionNet for Fcos {
         losses::fcos([logits, sides, nearness], &assigned, &anchors)
     }
 
-    fn one_stage(&self) -> Option<&dyn OneStage> {
-        Some(self)
+    /// The background is scored like a class, though training makes it unlikely everywhere.
+    fn first_label(&self) -> usize {
+        0
+    }
+
+    fn selection(&self) -> Selection {
+        self.selection
+    }
+
+    #[track_caller]
+    fn decoded(&self, x: &Tensor, first: usize) -> Decoded {
+        let batch = [x.size(2), x.size(3)];
+        let RawHeads { outputs, levels } = self.heads(x, batch);
+        let anchors = self.anchors.anchors(batch, &levels);
+        let boxes = losses::decode_sides(&outputs[1].1, &losses::constant(x, &anchors));
+        let of_class = outputs[0].1.sigmoid().narrow(-1, first, self.classes - first);
+        let scores = (of_class * outputs[2].1.sigmoid()).sqrt();
+        let groups = Groups::Levels(levels.iter().map(|[h, w]| h * w).collect());
+        Decoded { boxes: inside(&boxes, batch), scores, groups, chosen_from: Vec::new() }
     }
 
     fn decode(&self, outputs: &[Array], frame: &Frame) -> striate_graph::Result<Vec<Detections>> {
@@ -123,25 +140,6 @@ impl DetectionNet for Fcos {
                 chooser.choose(logits, score, corners)
             })
             .collect())
-    }
-}
-
-impl OneStage for Fcos {
-    fn selection(&self) -> Selection {
-        self.selection
-    }
-
-    #[track_caller]
-    fn decoded(&self, x: &Tensor) -> Decoded {
-        let batch = [x.size(2), x.size(3)];
-        let RawHeads { outputs, levels } = self.heads(x, batch);
-        let anchors = self.anchors.anchors(batch, &levels);
-        let boxes = losses::decode_sides(&outputs[1].1, &losses::constant(x, &anchors));
-        // A row of the net has the background, which is never found, at 0.
-        let of_class = outputs[0].1.sigmoid().narrow(-1, 1, self.classes - 1);
-        let scores = (of_class * outputs[2].1.sigmoid()).sqrt();
-        let groups = Groups::Levels(levels.iter().map(|[h, w]| h * w).collect());
-        Decoded { boxes: inside(&boxes, batch), scores, groups }
     }
 }
 detection_module!(Fcos, backbone, head);

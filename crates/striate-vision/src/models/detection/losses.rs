@@ -223,9 +223,9 @@ pub(super) fn striate_det([logits, bins, corners]: [&Tensor; 3], aligned: &Align
     ]
 }
 
-/// The four columns of `[N, anchors, 4]`, each `[N, anchors, 1]`.
+/// The four columns of `[…, 4]`, each `[…, 1]`.
 #[track_caller]
-fn columns(x: &Tensor) -> [Tensor; 4] {
+pub(super) fn columns(x: &Tensor) -> [Tensor; 4] {
     [0, 1, 2, 3].map(|column| x.narrow(-1, column, 1))
 }
 

@@ -12,11 +12,17 @@ use striate_graph::{Array, DType, RoiAlignSpec, Shape, Tensor, register_host_fun
 pub(super) const RPN_CODER: BoxCoder = BoxCoder::new([1.0; 4]);
 pub(super) const BOX_CODER: BoxCoder = BoxCoder::new([10.0, 10.0, 5.0, 5.0]);
 /// Proposals with a shorter side are dropped, in pixels.
-const LEAST_PROPOSAL: f32 = 1e-3;
+pub(super) const LEAST_PROPOSAL: f32 = 1e-3;
 /// Boxes of the second stage with a shorter side are dropped, in pixels.
-const LEAST_BOX: f32 = 1e-2;
+pub(super) const LEAST_BOX: f32 = 1e-2;
 /// A region of which no map has a pixel: it costs nothing, and its values are 0.
-const NOWHERE: Corners = [-1e6; 4];
+pub(super) const NOWHERE: Corners = [-1e6; 4];
+
+/// A region as large as ImageNet's objects are, in pixels, is looked at on the map of a stride of 2 to the power of this.
+const USUAL_SIZE: f32 = 224.0;
+const USUAL_LEVEL: f32 = 4.0;
+/// Rounding brings no region to a finer level.
+const LEVEL_EPS: f32 = 1e-6;
 
 const PROPOSE: &str = "striate.detection.propose";
 const SELECT: &str = "striate.detection.select";
@@ -60,8 +66,14 @@ impl MultiScaleRoiAlign {
     fn level(&self, corners: Corners) -> usize {
         let [first, last] = [self.strides.first(), self.strides.last()].map(|s| s.map_or(0, |s| s.ilog2() as i64));
         // A region without area is looked at on the finest level: the logarithm is minus infinity.
-        let wanted = (4.0 + (area(corners).sqrt() / 224.0).log2() + 1e-6).floor() as i64;
+        let wanted = (USUAL_LEVEL + (area(corners).sqrt() / USUAL_SIZE).log2() + LEVEL_EPS).floor() as i64;
         (wanted.clamp(first, last) - first) as usize
+    }
+
+    /// The root of the area from which on a region is looked at on this level or a coarser one; not of the finest level.
+    pub fn least_size(&self, level: usize) -> f64 {
+        let exponent = self.strides[level].ilog2() as f32 - USUAL_LEVEL - LEVEL_EPS;
+        f64::from(USUAL_SIZE) * f64::from(exponent).exp2()
     }
 
     /// The regions of each level, `[regions, 4]`: those of other levels lie nowhere.
@@ -343,6 +355,11 @@ mod tests {
         let square = |side: f32| [10.0, 10.0, 10.0 + side, 10.0 + side];
         let levels = [0.0, 20.0, 111.0, 112.0, 224.0, 447.0, 448.0, 2000.0].map(|side| align.level(square(side)));
         assert_eq!(levels, [0, 0, 0, 1, 2, 2, 3, 3]);
+        // The same by size: what an exported model compares.
+        for side in [0.0, 20.0, 111.99, 112.0, 223.99, 224.0, 447.99, 448.0, 2000.0] {
+            let level = (1..4).filter(|level| f64::from(side) >= align.least_size(*level)).count();
+            assert_eq!(level, align.level(square(side)), "{side}");
+        }
         let by_level = align.by_level(&[square(20.0), square(300.0)]).unwrap();
         assert_eq!(by_level[0].f32s().unwrap(), [&square(20.0)[..], &NOWHERE[..]].concat());
         assert_eq!(by_level[2].f32s().unwrap(), [&NOWHERE[..], &square(300.0)[..]].concat());

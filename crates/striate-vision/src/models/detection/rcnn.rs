@@ -3,17 +3,20 @@
 
 use super::anchors::AnchorGenerator;
 use super::boxes::sigmoid;
+use super::decoded::{Chosen, Decoded, Groups};
 use super::detector::{DetectionNet, Detections, Frame, RawHeads, TwoStageTraining, detection_module};
 use super::heads::{Selection, all_rows, on_each, sizes_of};
 use super::losses;
 use super::picture::PictureTransform;
 use super::proposals::{
-    Boxes, FirstStage, Found, MultiScaleRoiAlign, ProposalRules, RPN_CODER, SecondStage, first_rows, found, proposals,
+    Boxes, FirstStage, Found, MultiScaleRoiAlign, ProposalRules, RPN_CODER, Regions, SecondStage, first_rows, found,
+    proposals,
 };
 use super::pyramid::{BackboneWithFpn, LastLevel, ResNetPyramid, WIDTH};
 use super::registry::DetectorShape;
 use super::sampling::{SampledProposals, sample_anchors, sample_proposals};
 use super::targets::{AnchorSet, Matching, assign};
+use super::traced;
 use super::trunk::{STRIDES, Trunk};
 use crate::models::parts::{Net, Norm, flatten};
 use striate_graph::{Array, RoiAlignSpec, Tensor};
@@ -232,21 +235,43 @@ impl FasterRcnn {
         }
     }
 
-    /// What is in boxes; in training `valid` `[N, most, 1]` says which of them are none but padding, for the norms of the head.
+    /// What is in regions, as many of each of `n` pictures; in training `valid` `[N, most, 1]` says which of them are none but padding,
+    /// for the norms of the head.
     #[track_caller]
-    fn second_stage(&self, maps: &[Tensor], boxes: &Boxes, valid: Option<&Tensor>) -> BoxValues {
-        let pooled = self.align.pool(maps, &boxes.regions);
+    fn second_stage(&self, maps: &[Tensor], regions: &Regions, n: usize, valid: Option<&Tensor>) -> BoxValues {
+        let pooled = self.align.pool(maps, regions);
         let features = match valid {
             Some(valid) => self.roi_heads.box_head.of_rows(&pooled, &valid.reshape([pooled.size(0)])),
             None => self.roi_heads.box_head.call(&pooled),
         };
-        let [n, most] = [0, 1].map(|axis| boxes.corners.size(axis));
+        let most = regions.pictures.size(0) / n.max(1);
         let logits = self.roi_heads.box_predictor.cls_score.call(&features);
         let offsets = self.roi_heads.box_predictor.bbox_pred.call(&features);
         BoxValues {
             logits: logits.reshape([n, most, self.classes]),
             offsets: offsets.reshape([n, most, 4 * self.classes]),
         }
+    }
+
+    /// The logits of all classes' masks in regions, `[regions, classes, 28, 28]`, where there is a third stage.
+    #[track_caller]
+    fn mask_logits(&self, maps: &[Tensor], regions: &Regions) -> Option<Tensor> {
+        let (head, predictor) = (self.roi_heads.mask_head.as_ref()?, self.roi_heads.mask_predictor.as_ref()?);
+        let align = MultiScaleRoiAlign { out: MASK_POOLED, ..self.align.clone() };
+        Some(predictor.call(&head.call(&align.pool(maps, regions))))
+    }
+
+    /// The net up to the boxes of all classes, in operations alone: its maps, and what it says.
+    #[track_caller]
+    fn traced(&self, x: &Tensor, first: usize) -> (Vec<Tensor>, Decoded) {
+        let size = [x.size(2), x.size(3)];
+        let maps = self.backbone.levels(x);
+        let stage = self.first_stage(&maps, size);
+        let proposed = traced::proposed(&stage, size, &self.rules, &self.align);
+        let values = self.second_stage(&maps, &proposed.regions, x.size(0), None);
+        let [boxes, scores] = traced::boxes_of_classes([&values.logits, &values.offsets], &proposed, (size, first));
+        let chosen_from = vec![("objectness", stage.objectness), ("pred_bbox_deltas", stage.offsets)];
+        (maps, Decoded { boxes, scores, groups: Groups::Classes, chosen_from })
     }
 
     /// What the third stage says of what the second found: the logits of all classes' masks, `[N * most, classes, 28, 28]`.
@@ -258,11 +283,9 @@ impl FasterRcnn {
         proposed: &Boxes,
         size: [usize; 2],
     ) -> Option<(Found, Tensor)> {
-        let (head, predictor) = (self.roi_heads.mask_head.as_ref()?, self.roi_heads.mask_predictor.as_ref()?);
-        let align = MultiScaleRoiAlign { out: MASK_POOLED, ..self.align.clone() };
-        let found = found([&values.logits, &values.offsets], proposed, (size, &self.selection), &align);
-        let pooled = align.pool(maps, &found.boxes.regions);
-        let masks = predictor.call(&head.call(&pooled));
+        self.roi_heads.mask_head.as_ref()?;
+        let found = found([&values.logits, &values.offsets], proposed, (size, &self.selection), &self.align);
+        let masks = self.mask_logits(maps, &found.boxes.regions)?;
         Some((found, masks))
     }
 
@@ -275,13 +298,11 @@ impl FasterRcnn {
     /// object's mask.
     #[track_caller]
     fn mask_loss(&self, maps: &[Tensor], sampled: &SampledProposals, masks: &Tensor) -> Option<(&'static str, Tensor)> {
-        let (head, predictor) = (self.roi_heads.mask_head.as_ref()?, self.roi_heads.mask_predictor.as_ref()?);
         let [n, objects, height, width] = [0, 1, 2, 3].map(|axis| masks.size(axis));
         // Those with an object come first.
         let count = sampled.most_positive.max(1).min(sampled.labels.size(1));
         let rows = |x: &Tensor| first_rows(x, count).reshape([n * count]);
-        let align = MultiScaleRoiAlign { out: MASK_POOLED, ..self.align.clone() };
-        let logits = predictor.call(&head.call(&align.pool(maps, &sampled.boxes.regions.first(n, count))));
+        let logits = self.mask_logits(maps, &sampled.boxes.regions.first(n, count))?;
         let corners = first_rows(&sampled.boxes.corners, count).reshape([n * count, 4]);
         let out = [logits.size(2), logits.size(3)];
         let spec = RoiAlignSpec { out, scale: 1.0, sampling_ratio: 0, aligned: false, max: false };
@@ -306,7 +327,7 @@ impl DetectionNet for FasterRcnn {
         let maps = self.backbone.levels(x);
         let first = self.first_stage(&maps, [x.size(2), x.size(3)]);
         let proposed = proposals(&first, size, &self.rules, &self.align);
-        let values = self.second_stage(&maps, &proposed, None);
+        let values = self.second_stage(&maps, &proposed.regions, x.size(0), None);
         let third = self.third_stage(&maps, &values, &proposed, size);
         let mut outputs = vec![
             ("objectness", first.objectness),
@@ -348,11 +369,30 @@ impl DetectionNet for FasterRcnn {
         let chosen = sample_anchors(&assigned, &training.sampling);
         let proposed = proposals(&first, size, &self.training_rules(first.anchors.len()), &self.align);
         let sampled = sample_proposals(&proposed, truths, &training.sampling, &self.align);
-        let values = self.second_stage(&maps, &sampled.boxes, Some(&sampled.valid));
+        let values = self.second_stage(&maps, &sampled.boxes.regions, x.size(0), Some(&sampled.valid));
         let mut found = losses::second_stage([&values.logits, &values.offsets], &sampled).to_vec();
         found.extend(training.masks.and_then(|masks| self.mask_loss(&maps, &sampled, masks)));
         found.extend(losses::first_stage([&first.objectness, &first.offsets], &assigned, &chosen));
         found
+    }
+
+    fn selection(&self) -> Selection {
+        self.selection
+    }
+
+    #[track_caller]
+    fn decoded(&self, x: &Tensor, first: usize) -> Decoded {
+        self.traced(x, first).1
+    }
+
+    #[track_caller]
+    fn chosen(&self, x: &Tensor, first: usize) -> Chosen {
+        let (maps, decoded) = self.traced(x, first);
+        let chosen = decoded.choose(&self.selection);
+        let regions = self.align.regions(&chosen.boxes, &traced::is_found(&chosen.labels));
+        let logits = self.mask_logits(&maps, &regions);
+        let masks = logits.map(|logits| traced::masks_of_labels(&logits, &chosen.labels, first));
+        Chosen { masks, ..chosen }
     }
 
     fn decode(&self, outputs: &[Array], frame: &Frame) -> striate_graph::Result<Vec<Detections>> {
@@ -480,7 +520,8 @@ impl Variant {
             transform: self.transform,
             rules: self.rules,
             align: MultiScaleRoiAlign { strides: self.strides, out: POOLED },
-            selection: Selection { score: 0.05, iou: 0.5, candidates: 0, most: 100 },
+            // All proposals are candidates of each class.
+            selection: Selection { score: 0.05, iou: 0.5, candidates: self.rules.most, most: 100 },
             classes,
             path: Path::default(),
         })

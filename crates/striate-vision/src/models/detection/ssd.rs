@@ -2,10 +2,10 @@
 
 use super::anchors::DefaultBoxGenerator;
 use super::boxes::{BoxCoder, best, clip_to};
+use super::decoded::{Decoded, Groups, inside};
 use super::detector::{DetectionNet, Detections, Frame, RawHeads, detection_module};
 use super::heads::{BothHeads, Candidates, Selection, all_rows, by_picture, four, sizes_of};
 use super::losses;
-use super::one_stage::{Decoded, Groups, OneStage, inside};
 use super::picture::PictureTransform;
 use super::registry::DetectorShape;
 use super::targets::{AnchorSet, Matching, assign};
@@ -109,8 +109,18 @@ impl DetectionNet for Ssd {
         losses::ssd([&outputs[1].1, &outputs[0].1], &assigned)
     }
 
-    fn one_stage(&self) -> Option<&dyn OneStage> {
-        Some(self)
+    fn selection(&self) -> Selection {
+        self.selection
+    }
+
+    #[track_caller]
+    fn decoded(&self, x: &Tensor, first: usize) -> Decoded {
+        let batch = [x.size(2), x.size(3)];
+        let RawHeads { outputs, levels } = self.heads(x, batch);
+        let anchors = self.boxes.boxes(batch, &levels);
+        let boxes = losses::decode(&outputs[0].1, &losses::constant(x, &anchors), CODER);
+        let scores = outputs[1].1.softmax(-1).narrow(-1, first, self.classes - first);
+        Decoded { boxes: inside(&boxes, batch), scores, groups: Groups::Classes, chosen_from: Vec::new() }
     }
 
     fn decode(&self, outputs: &[Array], frame: &Frame) -> striate_graph::Result<Vec<Detections>> {
@@ -132,22 +142,6 @@ impl DetectionNet for Ssd {
                 candidates.suppress(&self.selection)
             })
             .collect())
-    }
-}
-
-impl OneStage for Ssd {
-    fn selection(&self) -> Selection {
-        self.selection
-    }
-
-    #[track_caller]
-    fn decoded(&self, x: &Tensor) -> Decoded {
-        let batch = [x.size(2), x.size(3)];
-        let RawHeads { outputs, levels } = self.heads(x, batch);
-        let anchors = self.boxes.boxes(batch, &levels);
-        let boxes = losses::decode(&outputs[0].1, &losses::constant(x, &anchors), CODER);
-        let scores = outputs[1].1.softmax(-1).narrow(-1, 1, self.classes - 1);
-        Decoded { boxes: inside(&boxes, batch), scores, groups: Groups::Classes }
     }
 }
 detection_module!(Ssd, backbone, head);

@@ -8,10 +8,10 @@
 
 use super::assign::{AlignRules, Grid, align};
 use super::boxes::{Corners, SideCoder, clip_to, logit_below, sigmoid};
+use super::decoded::{Decoded, Groups, inside};
 use super::detector::{DetectionNet, Detections, Frame, RawHeads, detection_module};
 use super::heads::{LevelCandidates, Selection, all_rows, by_picture, sizes_of};
 use super::losses;
-use super::one_stage::{Decoded, Groups, OneStage, inside};
 use super::picture::PictureTransform;
 use super::registry::DetectorShape;
 use super::ssd::softmax;
@@ -379,8 +379,22 @@ impl DetectionNet for StriateDet {
         losses::striate_det([logits, bins, &corners], &aligned)
     }
 
-    fn one_stage(&self) -> Option<&dyn OneStage> {
-        Some(self)
+    fn selection(&self) -> Selection {
+        self.selection
+    }
+
+    #[track_caller]
+    fn decoded(&self, x: &Tensor, first: usize) -> Decoded {
+        let batch = [x.size(2), x.size(3)];
+        let RawHeads { outputs, levels } = self.heads(x, batch);
+        let boxes = losses::corners_of_bins(&outputs[1].1, &cells(&levels));
+        let groups = Groups::Levels(levels.iter().map(|[h, w]| h * w).collect());
+        Decoded {
+            boxes: inside(&boxes, batch),
+            scores: outputs[0].1.sigmoid().narrow(-1, first, self.classes - first),
+            groups,
+            chosen_from: Vec::new(),
+        }
     }
 
     fn decode(&self, outputs: &[Array], frame: &Frame) -> striate_graph::Result<Vec<Detections>> {
@@ -397,21 +411,6 @@ impl DetectionNet for StriateDet {
         };
         let found = |(logits, bins)| chooser.choose(logits, |logit, _| sigmoid(logit), |cell| decode(bins, cell));
         Ok(pictures.map(found).collect())
-    }
-}
-
-impl OneStage for StriateDet {
-    fn selection(&self) -> Selection {
-        self.selection
-    }
-
-    #[track_caller]
-    fn decoded(&self, x: &Tensor) -> Decoded {
-        let batch = [x.size(2), x.size(3)];
-        let RawHeads { outputs, levels } = self.heads(x, batch);
-        let boxes = losses::corners_of_bins(&outputs[1].1, &cells(&levels));
-        let groups = Groups::Levels(levels.iter().map(|[h, w]| h * w).collect());
-        Decoded { boxes: inside(&boxes, batch), scores: outputs[0].1.sigmoid(), groups }
     }
 }
 detection_module!(StriateDet, backbone, neck, head);
