@@ -46,6 +46,7 @@ pub use boxes::{BoxCoder, Corners, SideCoder, batched_nms, clip_to, is_at_least,
 pub use detector::{DetectError, DetectionNet, Detections, Detector, Frame, RawHeads, TwoStageTraining};
 pub use exported::ExportedBoxes;
 pub use heads::Selection;
+pub use masks::pack_masks;
 pub use one_stage::{Decoded, Groups, OneStage, one_stage};
 pub use picture::{PictureSize, PictureTransform, picture_array};
 pub use pyramid::{FeaturePyramidNetwork, LastLevel};
