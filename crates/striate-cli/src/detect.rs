@@ -14,7 +14,7 @@ use striate::io::onnx::{Dimension, OnnxSession};
 use striate::io::write_atomic;
 use striate::train::{Evaluator, into_source};
 use striate::vision::data::Image;
-use striate::vision::detection::{draw_boxes, encode_jpeg};
+use striate::vision::detection::{Mask, Rle, draw_boxes, draw_masks, encode_jpeg};
 use striate::vision::models::detection::{
     DetectError, Detections, Detector, ExportedBoxes, coco_classes, coco_things, find_detector, picture_array,
     resize_box,
@@ -190,7 +190,7 @@ impl Finder {
     pub fn find(&mut self, image: &Image) -> Result<Detections, Failure> {
         match self {
             Finder::Registry(detector, _) => {
-                let mut found = detector.detect(&[picture_array(image)])?;
+                let mut found = detector.detect_unpasted(&[picture_array(image)])?;
                 Ok(found.pop().unwrap_or_default())
             }
             Finder::Exported(exported) => exported.find(image),
@@ -241,11 +241,13 @@ impl Saver {
         write_atomic(&path, bytes).map_err(|error| Failure::array_file(&error))
     }
 
-    /// The picture with its boxes, and what else is asked for. Gives the path of the picture.
+    /// The picture with its boxes and masks, and what else is asked for. Gives the path of the picture.
     fn save(&mut self, path: &Path, image: &Image, boxes: &[Found<'_>]) -> Result<PathBuf, Failure> {
         let stem = free_name(&mut self.taken, path);
         let drawn: Vec<_> = boxes.iter().map(|b| (b.xyxy, b.index, format!("{} {:.2}", b.name, b.score))).collect();
         let mut shown = image.clone();
+        let masks: Vec<_> = boxes.iter().filter_map(|b| Some((b.mask.as_ref()?, b.index))).collect();
+        draw_masks(&mut shown, &masks);
         draw_boxes(&mut shown, &drawn);
         let name = format!("{stem}.jpg");
         self.write(&name, &encode_jpeg(&shown)?)?;
@@ -288,6 +290,11 @@ struct Found<'a> {
     name: &'a str,
     score: f32,
     xyxy: [f32; 4],
+    /// The mask as COCO's files have it, of the picture's size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segmentation: Option<Rle>,
+    #[serde(skip)]
+    mask: Option<Mask>,
 }
 
 /// COCO's names of so many labels, as torchvision's detectors or our own count them.
@@ -335,11 +342,14 @@ pub fn predict(
             other => other?,
         };
         let found = finder.find(&image)?;
-        let all = found.boxes.iter().zip(&found.scores).zip(&found.labels);
-        let boxes: Vec<Found<'_>> = all
-            .filter(|((_, score), _)| **score >= least)
-            .map(|((xyxy, score), &index)| Found { index, name: &names[index], score: *score, xyxy: *xyxy })
-            .collect();
+        let size = [image.height, image.width];
+        let sure = (0..found.boxes.len()).filter(|&place| found.scores[place] >= least);
+        let one = |place: usize| {
+            let (index, score, xyxy) = (found.labels[place], found.scores[place], found.boxes[place]);
+            let mask = found.mask(place, size);
+            Found { index, name: &names[index], score, xyxy, segmentation: mask.as_ref().map(Mask::to_rle), mask }
+        };
+        let boxes: Vec<Found<'_>> = sure.map(one).collect();
         let saved = saver.as_mut().map(|saver| saver.save(path, &image, &boxes)).transpose()?;
         let tell = || tell(path, &boxes, saved.as_deref(), output);
         match &bar {

@@ -115,7 +115,7 @@ pub struct TrainArgs {
     /// Probability that another picture with boxes is laid over one.
     #[arg(long, value_name = "P")]
     mixup: Option<f64>,
-    /// Probability that things of another picture are put onto one.
+    /// Probability that things of another picture are put onto one: their shapes, where the data have them, else their rectangles.
     #[arg(long, value_name = "P")]
     copy_paste: Option<f64>,
     /// Sizes between which the batches of a detector vary, from 3/4 to 5/4 of --imgsz; 1 for one.

@@ -78,6 +78,18 @@ pub enum TrainError {
         /// The largest batch that fits, as far as it can be told; 0 where none does.
         fitting: usize,
     },
+    /// A detector that learns masks, and no box with a shape. Nothing was written.
+    #[error(
+        "{model} learns which pixels belong to a thing, and none of the {boxes} boxes of the training part has a shape. Give each \
+         annotation its `segmentation` (COCO json: polygons or RLE) or its line a polygon (YOLO txt), or train a detector of boxes \
+         alone, such as `--model fasterrcnn_resnet50_fpn`"
+    )]
+    NoShapes {
+        /// The detector's name.
+        model: String,
+        /// Boxes without.
+        boxes: usize,
+    },
     /// The loss became infinite or no number. No weights were written after that.
     #[error(
         "{what} is not finite ({value}) at step {step} (epoch {epoch}){}. Nothing was written since the last checkpoint. Try a lower learning rate (--lr {}), or look for broken values in the data",
@@ -113,6 +125,7 @@ impl TrainError {
         match self {
             TrainError::Setting { .. } | TrainError::Config { .. } | TrainError::Memory { .. } => 2,
             TrainError::Data(error) => data_code(error),
+            TrainError::NoShapes { .. } => 3,
             TrainError::Model(ModelError::File(file)) if file.is_io() => 5,
             TrainError::Model(_) => 2,
             TrainError::File(_) | TrainError::Io { .. } => 5,

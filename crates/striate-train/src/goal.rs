@@ -9,7 +9,7 @@ use striate_vision::data::{Batch, IGNORE};
 use striate_vision::metrics::{
     ClassificationMetrics, MultilabelMetrics, RegressionMetrics, SegmentationMetrics, pixel_classes,
 };
-use striate_vision::models::detection::DetectionNet;
+use striate_vision::models::detection::{DetectionNet, TwoStageTraining};
 use striate_vision::models::{ModelInfo, TargetScale, Task};
 
 /// A task with its number of outputs.
@@ -57,9 +57,10 @@ impl Goal {
                 let soft = batch.target_array().ok_or_else(|| lacking("soft targets"))?;
                 return Ok(vec![("targets", soft), ("labels", batch.label_array())]);
             }
-            Loss::Boxes { most, first } => {
+            Loss::Boxes { most, first, masks } => {
                 let [boxes, labels] = batch.truth_arrays(*most, *first);
-                return Ok(vec![("boxes", boxes), ("labels", labels)]);
+                let masks = masks.then(|| ("masks", batch.shape_array(*most)));
+                return Ok([("boxes", boxes), ("labels", labels)].into_iter().chain(masks).collect());
             }
             Loss::Classes(..) => batch.label_array(),
             Loss::Pixels(_) => batch.mask_array().ok_or_else(|| lacking("masks of its size"))?,
@@ -237,10 +238,11 @@ pub(crate) enum Loss {
     Labels(BCEWithLogitsLoss),
     Numbers(SmoothL1Loss),
     Pixels(CrossEntropyLoss),
-    /// The detector's own; at most so many boxes a picture, class 0 having this label.
+    /// The detector's own; at most so many boxes a picture, class 0 having this label, with masks where it learns them.
     Boxes {
         most: usize,
         first: usize,
+        masks: bool,
     },
 }
 
@@ -288,13 +290,15 @@ impl Loss {
 
     /// Records a detector on pictures, with the sum of its losses and each of them.
     pub fn of_detector(&self, net: &dyn DetectionNet, images: &Tensor) -> Result<Recorded> {
-        let Loss::Boxes { most, .. } = self else {
+        let Loss::Boxes { most, masks, .. } = self else {
             return Err(Error::Internal("a detector is trained by boxes".into()).into());
         };
-        let (trace, n) = (images.trace(), images.size(0));
+        let (trace, [n, height, width]) = (images.trace(), [0, 2, 3].map(|axis| images.size(axis)));
         let truths = [trace.input("boxes", [n, *most, 4], DType::F32), trace.input("labels", [n, *most], DType::I64)];
+        let masks = masks.then(|| trace.input("masks", [n, *most, height, width.div_ceil(8)], DType::U8));
+        let training = TwoStageTraining { masks: masks.as_ref(), ..TwoStageTraining::default() };
         let scalar = |loss: Tensor| loss.sum_all();
-        let losses = net.losses(images, truths.each_ref());
+        let losses = net.losses_with(images, truths.each_ref(), &training);
         let losses: Vec<(&str, Tensor)> = losses.into_iter().map(|(name, loss)| (name, scalar(loss))).collect();
         let sum = losses.iter().map(|(_, loss)| loss.clone()).reduce(|a, b| a + b);
         let loss = sum.ok_or_else(|| Error::Internal("the detector has no loss".into()))?;

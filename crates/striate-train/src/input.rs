@@ -287,6 +287,14 @@ impl Input {
         Ok(ImageLoader::new(self.train_part.clone(), pipeline, options)?)
     }
 
+    /// Boxes of training that are taught, and how many of them have a shape.
+    pub fn shapes(&self) -> [usize; 2] {
+        let taught = (0..self.train_len).filter_map(|index| self.train_part.boxes(index)).flatten();
+        taught
+            .filter(|thing| !thing.crowd)
+            .fold([0, 0], |[all, with], thing| [all + 1, with + usize::from(thing.shape.is_some())])
+    }
+
     /// The val pictures.
     pub fn val_views(&self) -> Result<ImageLoader> {
         let batch = FEATURE_BATCH.min(self.val_len);

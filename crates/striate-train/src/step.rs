@@ -151,7 +151,10 @@ impl Stepper {
         let goal = problem.goal.clone();
         let mixed = Mixed(settings.mixing.mixing().is_on());
         let loss = match net.detector() {
-            Some(detector) => Loss::Boxes { most: problem.most_boxes, first: detector.first_class() },
+            Some(detector) => {
+                let (first, masks) = (detector.first_class(), detector.gives_masks());
+                Loss::Boxes { most: problem.most_boxes, first, masks }
+            }
             None => Loss::new(goal.task, settings.label_smoothing, problem.class_weights.as_ref(), mixed)?,
         };
         let (shape, frozen) = (problem.shape, problem.frozen.clone());

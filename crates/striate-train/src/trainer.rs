@@ -144,6 +144,17 @@ pub fn resume(
     run.start(counters.unwrap_or_default(), reporter)
 }
 
+/// Whether a net that learns masks has some to learn from, and a note where boxes go without.
+fn check_shapes(model: &str, input: &Input) -> Result<Option<String>> {
+    match input.shapes() {
+        [boxes, 0] => Err(TrainError::NoShapes { model: model.to_owned(), boxes }),
+        [all, with] if with < all => {
+            Ok(Some(format!("{} of {all} boxes have no shape: they are learnt from, but teach no masks", all - with)))
+        }
+        _ => Ok(None),
+    }
+}
+
 /// What is known to fit before anything is written.
 struct Prepared {
     input: Input,
@@ -169,6 +180,9 @@ impl Prepared {
             build_net(&settings.model, input.info.input, classes, settings.seed)?;
         (input.info.model, input.info.structure) = (name, structure);
         let mut notes = [input.notes.clone(), built].concat();
+        if net.detector().is_some_and(|net| net.gives_masks()) {
+            notes.extend(check_shapes(&settings.model, &input)?);
+        }
         let layers = Layers::of_task(&net, auxiliary_heads(&settings.model));
         if let Some(pretrained) = pretrained {
             let classes = &input.info.class_names;

@@ -11,7 +11,7 @@ use std::error::Error;
 use std::path::Path;
 use striate_graph::{Array, CompileOptions, Mode, Program, Session, Tensor, Trace};
 use striate_io::read_npy;
-use striate_vision::models::detection::{Detector, Sampling, TwoStageTraining};
+use striate_vision::models::detection::{Detector, Sampling, TwoStageTraining, pack_masks};
 
 /// More than any picture has candidates.
 const ALL: usize = 1 << 20;
@@ -24,7 +24,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("NAME WEIGHTS PICTURES BOXES LABELS [MASKS]".into());
     };
     let detector = Detector::load(name, Path::new(weights))?;
-    let arrays = files.iter().map(|file| read_npy(Path::new(file))).collect::<Result<Vec<Array>, _>>()?;
+    let mut arrays = files.iter().map(|file| read_npy(Path::new(file))).collect::<Result<Vec<Array>, _>>()?;
+    if let Some(masks) = arrays.get_mut(3) {
+        *masks = pack_masks(masks)?;
+    }
 
     // The graph: inputs, the net, its losses.
     let trace = Trace::new(Mode::Train);

@@ -24,7 +24,7 @@ pub struct AnswerArgs {
     #[arg(long, value_name = "P", default_value = "0.5", value_parser = parse_threshold)]
     threshold: f64,
     /// Folder for the masks and overlays of a segmentation: NAME_mask.png, whose pixels are classes, and NAME_overlay.png; for the
-    /// pictures of a detector with their boxes, NAME.jpg [default: runs/segment/predict or runs/detect/predict, with a number if it
+    /// pictures of a detector with their boxes and masks, NAME.jpg [default: runs/segment/predict or runs/detect/predict, with a number if it
     /// exists].
     #[arg(long = "output", value_name = "DIR")]
     pub folder: Option<PathBuf>,

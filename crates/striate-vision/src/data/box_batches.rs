@@ -3,7 +3,7 @@
 use super::dataset::Dataset;
 use super::error::Result;
 use super::picture::Image;
-use crate::transforms::{BoxAugment, Draws, Interpolation, Letterbox, Part, Scratch, Thing, resize};
+use crate::transforms::{BoxAugment, Draws, Interpolation, Letterbox, Part, PlaneMap, Scratch, Thing, resize};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -89,7 +89,8 @@ impl BoxMaker {
         let factors = [width as f64 / image.width as f64, height as f64 / image.height as f64];
         resize(&mut image, width, height, Interpolation::Bilinear, scratch);
         let things = dataset.boxes(index).unwrap_or_default().iter().filter(|thing| !thing.crowd);
-        let scaled = |thing: &Thing| Thing { xyxy: std::array::from_fn(|i| thing.xyxy[i] * factors[i % 2]), ..*thing };
+        let map = PlaneMap::scale(factors[0], factors[1]);
+        let scaled = |thing: &Thing| thing.moved(std::array::from_fn(|i| thing.xyxy[i] * factors[i % 2]), &map);
         let prepared = Arc::new(Prepared { things: things.map(scaled).collect(), image });
         let bytes = prepared.image.data.len();
         if self.used.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.training.memory {

@@ -4,7 +4,7 @@ use super::dataset::{Dataset, Sample};
 use super::error::{DataError, Result};
 use super::picture::{Image, PictureInfo, decode_into, probe, read_limited};
 use crate::detection::{AnnotatedPicture, BoxLabel, open_annotations};
-use crate::transforms::Thing;
+use crate::transforms::{Shape, Thing};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,20 +15,40 @@ pub struct BoxDataset {
     names: Arc<Vec<String>>,
     /// Boxes of each class.
     counts: Vec<usize>,
+    /// What is wrong with shapes.
+    shape_faults: Vec<String>,
 }
 
-fn thing(label: &BoxLabel) -> Thing {
-    Thing { xyxy: label.xyxy, class: label.class, crowd: label.iscrowd, area: label.area }
+/// The thing of a label; without its shape, where that cannot be used, which is told.
+fn thing(label: &BoxLabel, picture: &AnnotatedPicture, faults: &mut Vec<String>) -> Thing {
+    let size = picture.size.map(|[width, height]| [height as usize, width as usize]);
+    let shape = label.segmentation.as_ref().and_then(|shape| {
+        let told = |error| {
+            let object = label.id.map_or_else(|| format!("line {}", label.position), |id| format!("annotation {id}"));
+            faults.push(format!("{}, {object}: {error}", picture.labels_file.display()));
+        };
+        Shape::new(shape, size).map_err(told).ok()
+    });
+    Thing { xyxy: label.xyxy, class: label.class, crowd: label.iscrowd, area: label.area, shape }
 }
 
 impl BoxDataset {
-    /// The pictures of one part.
+    /// The pictures of one part. Shapes that cannot be used are left out, see [`BoxDataset::shape_faults`].
     pub fn new(pictures: &[AnnotatedPicture], names: Arc<Vec<String>>) -> BoxDataset {
-        let with_things = |p: &AnnotatedPicture| (p.file.clone(), p.labels.iter().map(thing).collect::<Vec<Thing>>());
-        let pictures: Vec<_> = pictures.iter().map(with_things).collect();
+        let mut shape_faults = Vec::new();
+        let mut with_things = |p: &AnnotatedPicture| {
+            let things: Vec<Thing> = p.labels.iter().map(|label| thing(label, p, &mut shape_faults)).collect();
+            (p.file.clone(), things)
+        };
+        let pictures: Vec<_> = pictures.iter().map(&mut with_things).collect();
         let mut counts = vec![0; names.len()];
         pictures.iter().flat_map(|(_, things)| things).for_each(|thing| counts[thing.class] += 1);
-        BoxDataset { pictures, names, counts }
+        BoxDataset { pictures, names, counts, shape_faults }
+    }
+
+    /// What is wrong with shapes that were left out, with file and annotation: their boxes are there without.
+    pub fn shape_faults(&self) -> &[String] {
+        &self.shape_faults
     }
 
     /// Size and channels of up to `most` pictures that are spread evenly over the set. Unreadable ones are left out.
@@ -85,6 +105,9 @@ pub(crate) struct BoxParts {
     pub notes: Vec<String>,
 }
 
+/// Faults of shapes that a note names.
+const MOST_FAULTS: usize = 10;
+
 /// Opens annotated pictures of any format. `known` are the classes of the net that is to be judged: the set's get their numbers.
 pub(crate) fn open_boxes(path: &Path, known: Option<&[String]>) -> Result<BoxParts> {
     let mut set = open_annotations(path)?;
@@ -113,5 +136,11 @@ pub(crate) fn open_boxes(path: &Path, known: Option<&[String]>) -> Result<BoxPar
         pictures.as_ref().map(|pictures| BoxDataset::new(pictures, names.clone()))
     };
     let parts = [0, 1, 2].map(|index| part(&set.parts[index]));
+    let faults: Vec<&str> = parts.iter().flatten().flat_map(BoxDataset::shape_faults).map(String::as_str).collect();
+    if !faults.is_empty() {
+        let shown = faults[..faults.len().min(MOST_FAULTS)].join("; ");
+        let more = if faults.len() > MOST_FAULTS { "; …" } else { "" };
+        notes.push(format!("{} × shape that cannot be used, left out, its box is kept: {shown}{more}", faults.len()));
+    }
     Ok(BoxParts { parts, names: set.class_names, notes })
 }

@@ -86,11 +86,7 @@ impl Batch {
         };
         let rows = to.chunks_exact_mut(4 * most).zip(of.chunks_exact_mut(most));
         for (things, (to, of)) in self.boxes.samples().iter().zip(rows) {
-            let mut order: Vec<&Thing> = things.iter().collect();
-            if order.len() > most {
-                order.sort_by(|a, b| b.box_area().total_cmp(&a.box_area()));
-            }
-            for (thing, (to, of)) in order.into_iter().zip(to.chunks_exact_mut(4).zip(of)) {
+            for (thing, (to, of)) in largest(things, most).into_iter().zip(to.chunks_exact_mut(4).zip(of)) {
                 to.iter_mut().zip(thing.xyxy).for_each(|(to, v)| *to = v as f32);
                 *of = (thing.class + first) as i64;
             }
@@ -98,10 +94,44 @@ impl Batch {
         [corners, labels]
     }
 
+    /// Which pixels belong to the things of [`Batch::truth_arrays`], as an input of a training graph: bits `[N, most, H, ceil(W / 8)]` (u8),
+    /// that of the leftmost pixel the lowest. None where a thing has no shape. See [`Thing::mask`].
+    pub fn shape_array(&self, most: usize) -> Array {
+        let [n, _, height, width] = self.shape;
+        let pitch = width.div_ceil(8);
+        let mut array = Array::zeros([n, most, height, pitch], DType::U8);
+        let Some(bits) = array.as_mut_slice::<u8>() else { return array };
+        let mut pixels = Vec::new();
+        for (things, bits) in self.boxes.samples().iter().zip(bits.chunks_exact_mut((most * height * pitch).max(1))) {
+            for (thing, plane) in largest(things, most).into_iter().zip(bits.chunks_exact_mut((height * pitch).max(1)))
+            {
+                let Some(shape) = &thing.shape else { continue };
+                let window = thing.window([height, width]);
+                let [x1, y1, x2, y2] = window;
+                shape.raster(window, &mut pixels);
+                let rows = plane.chunks_exact_mut(pitch).take(y2).skip(y1);
+                for (row, pixels) in rows.zip(pixels.chunks_exact((x2 - x1).max(1))) {
+                    (x1..x2).zip(pixels).for_each(|(x, belongs)| row[x / 8] |= belongs << (x % 8));
+                }
+            }
+        }
+        array
+    }
+
     /// Whether there is no sample: all of them were left out as unreadable.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
+}
+
+/// The things in their order; of more than `most` the largest ones.
+fn largest(things: &[Thing], most: usize) -> Vec<&Thing> {
+    let mut order: Vec<&Thing> = things.iter().collect();
+    if order.len() > most {
+        order.sort_by(|a, b| b.box_area().total_cmp(&a.box_area()));
+        order.truncate(most);
+    }
+    order
 }
 
 fn array_of(shape: &[usize], values: &[f32]) -> Array {

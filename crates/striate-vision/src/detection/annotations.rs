@@ -53,7 +53,9 @@ impl std::fmt::Display for BoxFormat {
     }
 }
 
-/// Run lengths of a mask, column by column, first of nothing, then of the thing.
+/// Run lengths of a mask, column by column, first of nothing, then of the thing; as a file has them, true or not: see [`Mask::of_rle`].
+///
+/// [`Mask::of_rle`]: super::Mask::of_rle
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rle {
     /// Height and width.
@@ -72,7 +74,9 @@ pub enum RleCounts {
     Text(String),
 }
 
-/// The shape of a thing, as its file has it: kept, and handed on by conversions to COCO.
+/// The shape of a thing, as its file has it: handed on by conversions to COCO; [`Shape::new`] makes pixels of it.
+///
+/// [`Shape::new`]: crate::transforms::Shape::new
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Segmentation {

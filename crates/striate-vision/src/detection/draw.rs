@@ -1,5 +1,6 @@
 //! Boxes drawn over pictures, with legible labels.
 
+use super::rle::Mask;
 use crate::data::{Batch, DataError, Image};
 use crate::transforms::{GREY, Preprocess};
 
@@ -119,7 +120,28 @@ pub fn draw_boxes(image: &mut Image, boxes: &[([f32; 4], usize, String)]) {
     }
 }
 
-/// What a net sees of a batch: up to 16 of its pictures beside each other, with their boxes and the names of the classes.
+/// Lays the colours of classes half over the pixels of their masks. The picture becomes RGB; what of a mask lies beside it is left out.
+///
+/// ```
+/// use striate_vision::data::Image;
+/// use striate_vision::detection::{Mask, draw_masks};
+/// let mut image = Image::filled(8, 8, &[0]);
+/// draw_masks(&mut image, &[(&Mask::of([8, 8], [2, 2, 4, 4], |_, _| true), 0)]);
+/// assert_eq!((image.pixel(2, 2), image.pixel(4, 4)), (&[115, 12, 37][..], &[0; 3][..]));
+/// ```
+pub fn draw_masks(image: &mut Image, masks: &[(&Mask, usize)]) {
+    image.convert(3);
+    for (mask, class) in masks {
+        let color = color_of(*class);
+        for [x, y] in mask.pixels().filter(|[x, y]| *x < image.width && *y < image.height) {
+            let pixel = &mut image.data[3 * (y * image.width + x)..][..3];
+            pixel.iter_mut().zip(color).for_each(|(p, c)| *p = ((u16::from(*p) + u16::from(c)) / 2) as u8);
+        }
+    }
+}
+
+/// What a net sees of a batch: up to 16 of its pictures beside each other, with the boxes and shapes of their things and the names of
+/// the classes.
 pub fn contact_sheet(batch: &Batch, preprocess: &Preprocess, names: &[String]) -> Image {
     let [n, channels, height, width] = batch.shape;
     let count = n.min(MOST_PICTURES);
@@ -143,6 +165,8 @@ pub fn contact_sheet(batch: &Batch, preprocess: &Preprocess, names: &[String]) -
                 (thing.xyxy.map(|v| v as f32), thing.class, name)
             })
             .collect();
+        let masks: Vec<_> = things.iter().filter_map(|t| Some((t.mask([height, width])?, t.class))).collect();
+        draw_masks(&mut image, &masks.iter().map(|(mask, class)| (mask, *class)).collect::<Vec<_>>());
         draw_boxes(&mut image, &boxes);
         let (left, top) = (index % columns * width, index / columns * height);
         for (y, row) in image.data.chunks_exact(3 * width).enumerate() {

@@ -24,6 +24,7 @@ mod faults;
 mod nms;
 mod plots;
 mod read;
+mod rle;
 mod write;
 
 pub use annotations::{AnnotatedPicture, AnnotatedSet, BoxFormat, BoxLabel, PARTS, Rle, RleCounts, Segmentation};
@@ -32,10 +33,11 @@ pub use coco_eval::{
     BoxConfusion, ClassAp, CocoFigures, Curve, Detection, Detections, GroundTruth, Instances, STAT_NAMES,
     VocInterpolation, confusion_matrix, evaluate_coco, iou_xywh, read_detections, read_instances, voc_ap,
 };
-pub use draw::{contact_sheet, draw_boxes, encode_jpeg};
+pub use draw::{contact_sheet, draw_boxes, draw_masks, encode_jpeg};
 pub use faults::{Fault, FaultKind, Repair};
 pub(crate) use nms::greedy;
 pub use nms::{NmsOptions, ScoredBox, Suppression, area, iou_xyxy, nms, postprocess};
 pub use plots::{plot_confusion, plot_f1, plot_precision_recall};
 pub use read::{open_annotations, recognise_annotations};
+pub use rle::{Mask, ShapeError};
 pub use write::{Loss, Written, write_annotations};

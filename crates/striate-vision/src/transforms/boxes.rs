@@ -1,10 +1,13 @@
 //! What happens to pictures and the boxes on them together.
 //!
 //! Everything that moves pixels is one map from a picture to the result: scaling, turning, mirroring, the window of a crop, the place
-//! in a mosaic. So each pixel is interpolated once, and boxes go through the same map.
+//! in a mosaic. So each pixel is interpolated once, and boxes and shapes go through the same map.
 
+use super::plane::PlaneMap;
+use super::shapes::Shape;
 use super::{Draws, Interpolation, Scratch, Transform, TransformError, resize};
 use crate::data::Image;
+use crate::detection::Mask;
 
 /// The grey beside pictures.
 pub const GREY: u8 = 114;
@@ -20,7 +23,7 @@ const CROP_TRIALS: usize = 40;
 const MOST_ZOOM: f64 = 4.0;
 
 /// A thing on a picture.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Thing {
     /// Corners x1, y1, x2, y2 in pixels.
     pub xyxy: [f64; 4],
@@ -30,9 +33,49 @@ pub struct Thing {
     pub crowd: bool,
     /// Pixels of the thing itself where they are known, else those of its box count.
     pub area: Option<f64>,
+    /// Its shape, where the data say it.
+    pub shape: Option<Shape>,
 }
 
 impl Thing {
+    /// The pixels of a picture of this height and width that belong to it, as its shape says: those inside of its box, to whole pixels.
+    /// Nothing where it has no shape.
+    ///
+    /// ```
+    /// use striate_vision::detection::Segmentation;
+    /// use striate_vision::transforms::{Shape, Thing};
+    /// let triangle = Segmentation::Polygons(vec![vec![0.0, 0.0, 8.0, 0.0, 0.0, 8.0]]);
+    /// let shape = Some(Shape::new(&triangle, Some([8, 8]))?);
+    /// let thing = Thing { xyxy: [0.0, 0.0, 8.0, 4.0], shape, ..Thing::default() };
+    /// assert_eq!(thing.mask([8, 8]).unwrap().area(), 7 + 6 + 5 + 4);
+    /// # Ok::<(), striate_vision::detection::ShapeError>(())
+    /// ```
+    pub fn mask(&self, size: [usize; 2]) -> Option<Mask> {
+        let window = self.window(size);
+        let mut pixels = Vec::new();
+        self.shape.as_ref()?.raster(window, &mut pixels);
+        let [x1, y1, x2, _] = window;
+        Some(Mask::of(size, window, |x, y| pixels[(y - y1) * (x2 - x1) + x - x1] != 0))
+    }
+
+    /// The whole pixels `[x1, y1, x2, y2]` of a picture of this height and width that its box touches.
+    pub(crate) fn window(&self, [height, width]: [usize; 2]) -> [usize; 4] {
+        let [x1, y1, x2, y2] = self.xyxy;
+        // A box without area, or that lies beside the picture, touches nothing: its ends are then in order all the same.
+        let span = |low: f64, high: f64, most: usize| {
+            let low = (low.floor().max(0.0) as usize).min(most);
+            (low, (high.ceil().max(0.0) as usize).clamp(low, most))
+        };
+        let ((left, right), (top, bottom)) = (span(x1, x2, width), span(y1, y2, height));
+        [left, top, right, bottom]
+    }
+
+    /// The thing where a map brings it, with the box that it has there. The area is not known any more.
+    pub(crate) fn moved(&self, xyxy: [f64; 4], map: &PlaneMap) -> Thing {
+        let shape = self.shape.as_ref().map(|shape| shape.moved(map));
+        Thing { xyxy, class: self.class, crowd: self.crowd, area: None, shape }
+    }
+
     /// Width times height of the box.
     pub fn box_area(&self) -> f64 {
         let [x1, y1, x2, y2] = self.xyxy;
@@ -75,55 +118,6 @@ impl Transform for Letterbox {
         rows.for_each(|(from, to)| to[..row].copy_from_slice(from));
         std::mem::swap(image, out);
         Ok(())
-    }
-}
-
-/// A map of the plane with perspective: (x, y, 1) times the rows, divided by the third.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct PlaneMap([[f64; 3]; 3]);
-
-impl PlaneMap {
-    fn affine(m: [f64; 6]) -> PlaneMap {
-        PlaneMap([[m[0], m[1], m[2]], [m[3], m[4], m[5]], [0.0, 0.0, 1.0]])
-    }
-
-    fn shift(x: f64, y: f64) -> PlaneMap {
-        PlaneMap::affine([1.0, 0.0, x, 0.0, 1.0, y])
-    }
-
-    fn scale(x: f64, y: f64) -> PlaneMap {
-        PlaneMap::affine([x, 0.0, 0.0, 0.0, y, 0.0])
-    }
-
-    /// First this, then `next`.
-    fn then(self, next: PlaneMap) -> PlaneMap {
-        let product = |i: usize, j: usize| (0..3).map(|k| next.0[i][k] * self.0[k][j]).sum();
-        PlaneMap([0, 1, 2].map(|i| [0, 1, 2].map(|j| product(i, j))))
-    }
-
-    fn apply(&self, [x, y]: [f64; 2]) -> [f64; 2] {
-        let row = |i: usize| self.0[i][0] * x + self.0[i][1] * y + self.0[i][2];
-        let w = row(2);
-        [row(0) / w, row(1) / w]
-    }
-
-    /// The way back, by cofactors; the maps made here can all be undone.
-    fn inverse(&self) -> PlaneMap {
-        let m = &self.0;
-        let cofactor = |i: usize, j: usize| {
-            let (a, b, c, d) = ((i + 1) % 3, (i + 2) % 3, (j + 1) % 3, (j + 2) % 3);
-            m[a][c] * m[b][d] - m[a][d] * m[b][c]
-        };
-        let determinant: f64 = (0..3).map(|j| m[0][j] * cofactor(0, j)).sum();
-        PlaneMap([0, 1, 2].map(|i| [0, 1, 2].map(|j| cofactor(j, i) / determinant)))
-    }
-
-    /// The box around a box's corners.
-    fn around(&self, [x1, y1, x2, y2]: [f64; 4]) -> [f64; 4] {
-        let corners = [[x1, y1], [x2, y1], [x2, y2], [x1, y2]].map(|corner| self.apply(corner));
-        let least = |axis: usize| corners.iter().map(|c| c[axis]).fold(f64::INFINITY, f64::min);
-        let most = |axis: usize| corners.iter().map(|c| c[axis]).fold(f64::NEG_INFINITY, f64::max);
-        [least(0), least(1), most(0), most(1)]
     }
 }
 
@@ -176,7 +170,7 @@ fn move_things(things: &[Thing], map: &PlaneMap, [height, width]: [usize; 2], ou
         let sides = |[x1, y1, x2, y2]: [f64; 4]| [x2 - x1, y2 - y1];
         let ([w, h], [whole_w, whole_h]) = (sides(xyxy), sides(whole));
         if w >= LEAST_SIDE && h >= LEAST_SIDE && w * h >= LEAST_VISIBLE * whole_w * whole_h {
-            out.push(Thing { xyxy, area: None, ..*thing });
+            out.push(thing.moved(xyxy, map));
         }
     }
 }
@@ -208,7 +202,8 @@ pub struct BoxAugment {
     pub mosaic: f64,
     /// Probability that another result is laid half over it (Zhang et al. 2018; for boxes Zhang et al. 2019).
     pub mixup: f64,
-    /// Probability that things of another picture are put on it, the boxes' rectangles (Dwibedi et al. 2017; Ghiasi et al. 2021).
+    /// Probability that things of another picture are put on it (Dwibedi et al. 2017; Ghiasi et al. 2021): the pixels of their shapes,
+    /// of things without a shape those of their boxes.
     pub copy_paste: f64,
     /// Turned by up to so many degrees to either side.
     pub degrees: f64,
@@ -350,8 +345,10 @@ impl BoxAugment {
         things.extend_from_slice(other.1);
     }
 
-    /// Puts each of another picture's things half of the time where nothing lies yet, as it is there.
+    /// Puts each of another picture's things half of the time where nothing lies yet, as it is there: the pixels of its shape, where
+    /// it has one.
     pub fn paste(&self, part: &Part<'_>, draws: &mut Draws, (out, things): (&mut Image, &mut Vec<Thing>)) {
+        let mut pixels = Vec::new();
         for thing in part.things.iter().filter(|thing| !thing.crowd) {
             let [x1, y1, x2, y2] = thing.xyxy.map(|v| v.round().max(0.0) as usize);
             let (x2, y2) = (x2.min(part.image.width), y2.min(part.image.height));
@@ -365,14 +362,39 @@ impl BoxAugment {
             if things.iter().any(|other| overlap(other.xyxy, xyxy) > 0.0) {
                 continue;
             }
-            let c = out.channels;
-            for y in 0..h {
-                let from = ((y1 + y) * part.image.width + x1) * c;
-                let to = ((top + y) * out.width + left) * c;
-                out.data[to..to + w * c].copy_from_slice(&part.image.data[from..from + w * c]);
+            match &thing.shape {
+                Some(shape) => shape.raster([x1, y1, x2, y2], &mut pixels),
+                None => fill_with(&mut pixels, w * h, 1),
             }
-            things.push(Thing { xyxy, area: None, ..*thing });
+            // Nothing of a shape that lies beside its box.
+            if pixels.iter().all(|&belongs| belongs == 0) {
+                continue;
+            }
+            copy_pixels((part.image, [x1, y1]), (out, [left, top]), (&pixels, w));
+            let map = PlaneMap::shift(left as f64 - x1 as f64, top as f64 - y1 as f64);
+            things.push(thing.moved(xyxy, &map));
         }
+    }
+}
+
+/// Makes `values` so many of this one.
+fn fill_with(values: &mut Vec<u8>, count: usize, value: u8) {
+    values.clear();
+    values.resize(count, value);
+}
+
+/// Copies the pixels of a window that belong, in rows of `w`, from one place to another of the same number of channels.
+fn copy_pixels(
+    (from, [x, y]): (&Image, [usize; 2]),
+    (to, [left, top]): (&mut Image, [usize; 2]),
+    (pixels, w): (&[u8], usize),
+) {
+    let c = to.channels;
+    for (row, belong) in pixels.chunks_exact(w).enumerate() {
+        let source = &from.data[((y + row) * from.width + x) * c..][..w * c];
+        let target = &mut to.data[((top + row) * to.width + left) * c..][..w * c];
+        let pairs = source.chunks_exact(c).zip(target.chunks_exact_mut(c)).zip(belong);
+        pairs.filter(|(_, belongs)| **belongs != 0).for_each(|((from, to), _)| to.copy_from_slice(from));
     }
 }
 
@@ -561,10 +583,10 @@ mod tests {
     #[test]
     fn pasted_things_lie_where_nothing_was() {
         let (image, thing) = scene(40, 40, [5, 5, 15, 12]);
-        let (mut out, mut things) = (Image::filled(40, 40, &[7, 7, 7]), vec![thing]);
+        let (mut out, mut things) = (Image::filled(40, 40, &[7, 7, 7]), vec![thing.clone()]);
         let augment = BoxAugment::plain();
         for sample in 0..10 {
-            let part = Part { image: &image, things: &[thing] };
+            let part = Part { image: &image, things: std::slice::from_ref(&thing) };
             augment.paste(&part, &mut Draws::new(0, "test", 0, sample), (&mut out, &mut things));
         }
         assert!(things.len() > 3, "{}", things.len());

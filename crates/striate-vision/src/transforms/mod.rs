@@ -24,8 +24,12 @@ mod draws;
 mod geometry;
 mod joint;
 mod mixing;
+mod plane;
 mod preprocess;
 mod resize;
+#[cfg(test)]
+mod shape_tests;
+mod shapes;
 
 pub use affine::{RandomAffine, RandomRotation, affine, affine_matrix, rotate};
 pub use auto::{RandAugment, TrivialAugmentWide};
@@ -42,8 +46,10 @@ pub use geometry::{
 pub use joint::SegmentCrop;
 pub(crate) use mixing::MixBatch;
 pub use mixing::{EraseValue, Mixing, RandomErasing};
+pub(crate) use plane::PlaneMap;
 pub use preprocess::{Layout, Normalize, Preprocess, PreprocessOverrides};
 pub use resize::{Interpolation, Resize, ResizeTo, resize};
+pub use shapes::Shape;
 
 use crate::data::Image;
 

@@ -3,7 +3,9 @@
 use crate::common::{Case, formula, load_family};
 use crate::zoo::fill;
 use striate::graph::{Array, CompileOptions, DType, Graph, Mode, Program, Session, Tensor, Trace};
-use striate::vision::models::detection::{Corners, Detector, Sampling, Truth, TwoStageTraining, pad_truths};
+use striate::vision::models::detection::{
+    Corners, Detector, Sampling, Truth, TwoStageTraining, pack_masks, pad_truths,
+};
 
 /// Of the range of a head, or of a loss.
 const LIMIT: f64 = 1e-4;
@@ -91,8 +93,8 @@ fn check_losses(case: &Case, detector: &Detector, x: &Array) -> Result<(), Strin
         box_batch_size_per_image: ALL,
         box_positive_fraction: 1.0,
     };
-    let masks = truth_masks(&boxes, [x.shape()[2], x.shape()[3]]);
-    let given_masks = trace.input("masks", masks.shape(), DType::F32);
+    let masks = pack_masks(&truth_masks(&boxes, [x.shape()[2], x.shape()[3]])).map_err(|e| e.to_string())?;
+    let given_masks = trace.input("masks", masks.shape(), DType::U8);
     let training = TwoStageTraining { sampling, masks: Some(&given_masks) };
     let losses = detector.net().losses_with(&input, [&given[0], &given[1]], &training);
     let outputs: Vec<(&str, &Tensor)> = losses.iter().map(|(name, loss)| (*name, loss)).collect();

@@ -3,10 +3,11 @@
 use super::boxes::{Corners, resize_box};
 use super::decoded::{Chosen, Decoded};
 use super::heads::Selection;
-use super::masks::paste_masks;
+use super::masks::{paste_mask, paste_masks};
 use super::picture::{PictureSize, PictureTransform, picture_size};
 use super::registry::{DetectorSpec, find_detector};
 use super::sampling::Sampling;
+use crate::detection::Mask;
 use crate::models::ModelError;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,8 +24,30 @@ pub struct Detections {
     pub scores: Vec<f32>,
     /// Labels, as [`DetectionNet::classes`] counts them.
     pub labels: Vec<usize>,
-    /// Probability that a pixel of the picture belongs to the object, `[boxes, H, W]`, of nets that give masks.
+    /// Probability that a pixel belongs to the object, of nets that give masks: of the picture's pixels, `[boxes, H, W]`, out of
+    /// [`Detector::detect`]; else squares inside the boxes, `[boxes, M, M]`, as the net gives them.
     pub masks: Option<Array>,
+}
+
+impl Detections {
+    /// Which pixels of a picture of this height and width belong to a box's object: its square of probabilities `[M, M]` resized to
+    /// the box, as torchvision's `paste_masks_in_image`, from 0.5 on. Nothing where the net gives no masks, or there is no such box.
+    ///
+    /// ```
+    /// use striate_graph::Array;
+    /// use striate_vision::models::detection::Detections;
+    /// let masks = Some(Array::full([1, 28, 28], 0.9f32));
+    /// let found = Detections { boxes: vec![[2.0, 1.0, 6.0, 5.0]], scores: vec![0.8], labels: vec![1], masks };
+    /// let mask = found.mask(0, [7, 8]).unwrap();
+    /// assert_eq!((mask.size(), mask.contains(3, 2), mask.contains(7, 2)), ([7, 8], true, false));
+    /// assert!(found.mask(1, [7, 8]).is_none());
+    /// ```
+    pub fn mask(&self, index: usize, size: [usize; 2]) -> Option<Mask> {
+        let masks = self.masks.as_ref()?;
+        let &[_, side, width] = masks.shape().dims() else { return None };
+        let values = masks.f32s().ok()?.chunks_exact((side * width).max(1)).nth(index)?;
+        (side == width).then(|| paste_mask(values, side, self.boxes[index], size))
+    }
 }
 
 /// What can be wrong with a detection.
@@ -82,8 +105,8 @@ pub struct RawHeads {
 pub struct TwoStageTraining<'a> {
     /// How many anchors and proposals are learnt from.
     pub sampling: Sampling,
-    /// Which pixels belong to the objects, `[N, most, H, W]` of 0 and 1 in f32, of the batch's size and in the order of the boxes.
-    /// Without them a net that gives masks has the losses of its boxes alone, and its mask head learns nothing.
+    /// Which pixels belong to the objects, bits `[N, most, H, ceil(W / 8)]` (u8), in the order of the boxes: see
+    /// [`pack_masks`](super::pack_masks). An object of which no pixel is there teaches its box alone. Without them a net that gives masks has the losses of its boxes alone, and its mask head learns nothing.
     pub masks: Option<&'a Tensor>,
 }
 
@@ -99,6 +122,11 @@ pub trait DetectionNet: Module {
     /// data set, counted from 0, have the labels from here on.
     fn first_class(&self) -> usize {
         1
+    }
+
+    /// Whether it says which pixels belong to what it finds, and learns that from masks.
+    fn gives_masks(&self) -> bool {
+        false
     }
 
     /// Gives fresh parameters what no rule by path gives them.
@@ -291,11 +319,27 @@ impl Detector {
     }
 
     /// What is on pictures `[3, H, W]` of values from 0 to 1. What is found in one does not depend on the others: pictures that
-    /// are resized to the same size go through the net together, others one after the other.
+    /// are resized to the same size go through the net together, others one after the other. Masks are of the picture's size, four
+    /// bytes for each pixel and box: see [`Detector::detect_unpasted`].
     ///
     /// # Errors
     /// A picture of another shape or type; weights that make the net give numbers that are not finite.
     pub fn detect(&mut self, pictures: &[Array]) -> Result<Vec<Detections>, DetectError> {
+        let mut found = self.detect_unpasted(pictures)?;
+        for (detections, picture) in found.iter_mut().zip(pictures) {
+            let size = [picture.shape()[1], picture.shape()[2]];
+            detections.masks =
+                detections.masks.take().map(|masks| paste_masks(&masks, &detections.boxes, size)).transpose()?;
+        }
+        Ok(found)
+    }
+
+    /// As [`Detector::detect`] with masks as the net gives them, squares inside the boxes: [`Detections::mask`] makes one of the
+    /// picture's size.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn detect_unpasted(&mut self, pictures: &[Array]) -> Result<Vec<Detections>, DetectError> {
         let sizes: Vec<[usize; 2]> =
             pictures.iter().enumerate().map(|(index, p)| picture_size(p, index)).collect::<Result<_, _>>()?;
         let mut found = Vec::with_capacity(pictures.len());
@@ -306,7 +350,8 @@ impl Detector {
             let (original, resized) = (sizes[first], self.transform().resized(sizes[first]));
             let batch = self.transform().batch(&group)?;
             for detections in self.run(&batch, resized)? {
-                found.push(detections.into_picture(resized, original)?);
+                let boxes = detections.boxes.iter().map(|corners| resize_box(resized, original, *corners)).collect();
+                found.push(Detections { boxes, ..detections });
             }
         }
         Ok(found)
@@ -335,14 +380,5 @@ impl Detector {
             }
         }
         Ok(self.net.decode(outputs, frame)?)
-    }
-}
-
-impl Detections {
-    /// As they are in the picture before it was resized.
-    fn into_picture(mut self, resized: [usize; 2], original: [usize; 2]) -> striate_graph::Result<Detections> {
-        self.boxes.iter_mut().for_each(|corners| *corners = resize_box(resized, original, *corners));
-        self.masks = self.masks.map(|masks| paste_masks(&masks, &self.boxes, original)).transpose()?;
-        Ok(self)
     }
 }

@@ -170,16 +170,16 @@ pub(super) fn second_stage([logits, offsets]: [&Tensor; 2], sampled: &SampledPro
 }
 
 /// Mask R-CNN's loss of masks: logits `[rows, classes, M, M]`, of the labels `[rows]` (i64) alone, against what is there
-/// `[rows, 1, M, M]`; the mean over the rows that have an object (1 in `[rows, 1]`).
+/// `[rows, 1, M, M]`; the mean over the rows that count (1 in `[rows, 1]`).
 #[track_caller]
-pub(super) fn masks([logits, truth]: [&Tensor; 2], labels: &Tensor, foreground: &Tensor) -> Tensor {
+pub(super) fn masks([logits, truth]: [&Tensor; 2], labels: &Tensor, counted: &Tensor) -> Tensor {
     let [rows, classes, height, width] = [0, 1, 2, 3].map(|axis| logits.size(axis));
     let pixels = height * width;
     let chosen = labels.one_hot(classes).unsqueeze(-1);
     let logits = (logits.reshape([rows, classes, pixels]) * chosen).sum(&[1], false);
     let loss = BCEWithLogitsLoss::new().reduction(Reduction::None).call(&logits, &truth.reshape([rows, pixels]));
-    let count = at_least_one(&foreground.sum_all());
-    (loss * foreground).sum_all() / count * (1.0 / pixels as f32)
+    let count = at_least_one(&counted.sum_all());
+    (loss * counted).sum_all() / count * (1.0 / pixels as f32)
 }
 
 /// The expected distance in cells of each side, of logits of its bins `[N, cells, 4 * BINS]`; its box `[N, cells, 4]`.

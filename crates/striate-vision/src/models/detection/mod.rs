@@ -48,6 +48,7 @@ pub use decoded::{Chosen, Decoded, Groups};
 pub use detector::{DetectError, DetectionNet, Detections, Detector, Frame, RawHeads, TwoStageTraining};
 pub use exported::ExportedBoxes;
 pub use heads::Selection;
+pub use masks::pack_masks;
 pub use picture::{PictureSize, PictureTransform, picture_array};
 pub use pyramid::{FeaturePyramidNetwork, LastLevel};
 pub(super) use registry::modern_names;

@@ -7,6 +7,7 @@ use super::decoded::{Chosen, Decoded, Groups};
 use super::detector::{DetectionNet, Detections, Frame, RawHeads, TwoStageTraining, detection_module};
 use super::heads::{Selection, all_rows, on_each, sizes_of};
 use super::losses;
+use super::masks::mask_targets;
 use super::picture::PictureTransform;
 use super::proposals::{
     Boxes, FirstStage, Found, MultiScaleRoiAlign, ProposalRules, RPN_CODER, Regions, SecondStage, first_rows, found,
@@ -19,7 +20,7 @@ use super::targets::{AnchorSet, Matching, assign};
 use super::traced;
 use super::trunk::{STRIDES, Trunk};
 use crate::models::parts::{Net, Norm, flatten};
-use striate_graph::{Array, RoiAlignSpec, Tensor};
+use striate_graph::{Array, Tensor};
 use striate_nn::{
     BatchNorm2d, Conv2d, Conv2dNormActivation, ConvTranspose2d, Linear, Module, Path, ReLU, Visitor, visit_fields,
 };
@@ -295,21 +296,24 @@ impl FasterRcnn {
     }
 
     /// The loss of the third stage, where there is one, for the sampled proposals that have an object: each is to give its part of the
-    /// object's mask.
+    /// object's mask, in a batch of this width.
     #[track_caller]
-    fn mask_loss(&self, maps: &[Tensor], sampled: &SampledProposals, masks: &Tensor) -> Option<(&'static str, Tensor)> {
-        let [n, objects, height, width] = [0, 1, 2, 3].map(|axis| masks.size(axis));
+    fn mask_loss(
+        &self,
+        maps: &[Tensor],
+        sampled: &SampledProposals,
+        (masks, width): (&Tensor, usize),
+    ) -> Option<(&'static str, Tensor)> {
+        let n = sampled.labels.size(0);
         // Those with an object come first.
         let count = sampled.most_positive.max(1).min(sampled.labels.size(1));
         let rows = |x: &Tensor| first_rows(x, count).reshape([n * count]);
         let logits = self.mask_logits(maps, &sampled.boxes.regions.first(n, count))?;
         let corners = first_rows(&sampled.boxes.corners, count).reshape([n * count, 4]);
-        let out = [logits.size(2), logits.size(3)];
-        let spec = RoiAlignSpec { out, scale: 1.0, sampling_ratio: 0, aligned: false, max: false };
-        let masks = masks.reshape([n * objects, 1, height, width]);
-        let truth = masks.roi_align(&corners, &rows(&sampled.objects), spec);
         let foreground = rows(&sampled.foreground).unsqueeze(-1);
-        Some(("loss_mask", losses::masks([&logits, &truth], &rows(&sampled.labels), &foreground)))
+        let [truth, counted] =
+            mask_targets(masks, width, [&corners, &rows(&sampled.objects), &foreground], logits.size(2));
+        Some(("loss_mask", losses::masks([&logits, &truth], &rows(&sampled.labels), &counted)))
     }
 }
 
@@ -320,6 +324,10 @@ impl DetectionNet for FasterRcnn {
 
     fn classes(&self) -> usize {
         self.classes
+    }
+
+    fn gives_masks(&self) -> bool {
+        self.roi_heads.mask_head.is_some()
     }
 
     #[track_caller]
@@ -371,7 +379,7 @@ impl DetectionNet for FasterRcnn {
         let sampled = sample_proposals(&proposed, truths, &training.sampling, &self.align);
         let values = self.second_stage(&maps, &sampled.boxes.regions, x.size(0), Some(&sampled.valid));
         let mut found = losses::second_stage([&values.logits, &values.offsets], &sampled).to_vec();
-        found.extend(training.masks.and_then(|masks| self.mask_loss(&maps, &sampled, masks)));
+        found.extend(training.masks.and_then(|masks| self.mask_loss(&maps, &sampled, (masks, size[1]))));
         found.extend(losses::first_stage([&first.objectness, &first.offsets], &assigned, &chosen));
         found
     }
