@@ -370,7 +370,8 @@ fn the_backward_of_a_residual_net_takes_no_pass_for_forks() {
 #[test]
 fn a_smooth_activation_goes_with_its_batch_norm() {
     let cells = [("w", &[6, 3, 1, 1][..]), ("gamma", &[6]), ("beta", &[6])];
-    let cells: Vec<Parameter> = cells.iter().enumerate().map(|(i, (name, shape))| cell(name, shape, i as u64)).collect();
+    let cells: Vec<Parameter> =
+        cells.iter().enumerate().map(|(i, (name, shape))| cell(name, shape, i as u64)).collect();
     let x = noise(&[4, 3, 5, 7], 7);
     for kind in [UnaryKind::Silu, UnaryKind::Hardswish] {
         for read_between in [false, true] {

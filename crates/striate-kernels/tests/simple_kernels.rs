@@ -229,20 +229,18 @@ fn max_pool_and_its_gradient() {
 
 #[test]
 fn sums() {
-    for (outer, len, inner) in
-        [
-            (1, 1, 1),
-            (3, 700, 1),
-            (37, 16, 1),
-            (20, 64, 1),
-            (18, 65, 1),
-            (1, 5000, 17),
-            (4, 49, 64),
-            (2, 300, 3),
-            (1, 100_000, 1),
-            (5, 0, 2),
-        ]
-    {
+    for (outer, len, inner) in [
+        (1, 1, 1),
+        (3, 700, 1),
+        (37, 16, 1),
+        (20, 64, 1),
+        (18, 65, 1),
+        (1, 5000, 17),
+        (4, 49, 64),
+        (2, 300, 3),
+        (1, 100_000, 1),
+        (5, 0, 2),
+    ] {
         let shape = ReduceShape { outer, len, inner };
         let x = noise(outer * len * inner, 1);
         for kind in [
