@@ -279,6 +279,29 @@ mod tests {
         assert!(Mask::of_rle(&rle([0, 0], "")).unwrap().pixels().next().is_none());
     }
 
+    #[test]
+    fn any_text_is_a_mask_or_refused() {
+        let mut state = 1u32;
+        let mut next = |below: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % below
+        };
+        let mut masks = 0;
+        for _ in 0..20_000 {
+            let size = [next(5), next(5)];
+            let text: String = (0..next(6)).map(|_| char::from(b'/' + next(20) as u8)).collect();
+            let Ok(mask) = Mask::of_rle(&rle(size, &text)) else { continue };
+            let pixels: Vec<[usize; 2]> = mask.pixels().collect();
+            assert!(pixels.iter().all(|[x, y]| mask.contains(*x, *y)), "{text}");
+            // The same pixels in as few runs as there can be.
+            let [h, w] = mask.size();
+            let again = Mask::of([h, w], [0, 0, w, h], |x, y| mask.contains(x, y));
+            assert_eq!(Mask::of_rle(&again.to_rle()).unwrap().pixels().collect::<Vec<_>>(), pixels, "{text}");
+            masks += 1;
+        }
+        assert!(masks > 500, "{masks}");
+    }
+
     type Known = ([usize; 2], [usize; 4], &'static str, fn(usize, usize) -> bool);
     /// Size, window, `pycocotools.mask.encode(…)["counts"]` of 2.0.11, and what belongs.
     fn known() -> Vec<Known> {
