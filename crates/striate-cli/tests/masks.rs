@@ -175,5 +175,5 @@ fn with_all_shapes_nothing_is_told_of_them() {
     let things = train.boxes(0).unwrap();
     let [disc, triangle] = [0, 1].map(|class| things.iter().find(|thing| thing.class == class).unwrap());
     assert_eq!(triangle.mask([SIDE; 2]).unwrap().area(), (0..20).sum::<usize>());
-    assert!((disc.mask([SIDE; 2]).unwrap().area() as f64 - 3.14 * 144.0).abs() < 20.0);
+    assert!((disc.mask([SIDE; 2]).unwrap().area() as f64 - std::f64::consts::PI * 144.0).abs() < 20.0);
 }

@@ -16,6 +16,7 @@ const EXPAND_LIMIT: usize = 4096;
 pub(crate) fn simplify(graph: &Graph) -> Graph {
     let mut walk =
         Walk { new: Graph { parameters: graph.parameters.clone(), ..Graph::default() }, seen: HashMap::new() };
+    let graph = &broadcast_where_read(graph.clone());
     let live = graph.live();
     let mut map: Vec<Option<NodeId>> = vec![None; graph.nodes.len()];
     for (index, node) in graph.nodes.iter().enumerate() {
@@ -36,6 +37,24 @@ pub(crate) fn simplify(graph: &Graph) -> Graph {
     new
 }
 
+/// What an operation of two operands broadcasts by itself need not be expanded before.
+fn broadcast_where_read(mut graph: Graph) -> Graph {
+    for index in 0..graph.nodes.len() {
+        let Op::Binary(_) = graph.nodes[index].op else { continue };
+        for place in [0, 1] {
+            let node = &graph.nodes[index];
+            let (read, other) = (node.inputs[place], node.inputs[1 - place]);
+            let before = graph.node(read);
+            let (Op::Expand { .. }, Some(&source)) = (&before.op, before.inputs.first()) else { continue };
+            // One operand stays as large as the result.
+            if other != read && graph.node(other).shape == node.shape {
+                graph.nodes[index].inputs[place] = source;
+            }
+        }
+    }
+    graph
+}
+
 struct Walk {
     new: Graph,
     seen: HashMap<(String, Vec<NodeId>), NodeId>,
@@ -46,7 +65,7 @@ impl Walk {
         if let Some(same) = self.identity(&node) {
             return same;
         }
-        let node = self.folded(self.broadcast_where_read(node));
+        let node = self.folded(node);
         if !node.op.is_pure() {
             return self.new.push(node);
         }
@@ -100,21 +119,6 @@ impl Walk {
             return Some(b);
         }
         (zero(b) && fits(a)).then_some(a)
-    }
-
-    /// What a node of two operands broadcasts by itself need not be expanded before.
-    fn broadcast_where_read(&self, mut node: Node) -> Node {
-        let Op::Binary(_) = node.op else { return node };
-        for place in 0..node.inputs.len() {
-            let before = self.new.node(node.inputs[place]);
-            let (Op::Expand { .. }, Some(&source)) = (&before.op, before.inputs.first()) else { continue };
-            // One operand stays as large as the result.
-            let other = node.inputs[1 - place];
-            if other != node.inputs[place] && self.new.node(other).shape == node.shape {
-                node.inputs[place] = source;
-            }
-        }
-        node
     }
 
     /// The node as a constant, where all its inputs are constants.
