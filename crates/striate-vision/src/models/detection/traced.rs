@@ -180,9 +180,11 @@ mod tests {
     const MOST: usize = 60;
     const CLASSES: usize = 3;
 
-    /// Numbers from -3 to 3 in no order, of which no two are nearly equal: `prime` is larger than their number.
-    fn apart(shape: &[usize], prime: usize) -> Array {
-        let value = |i: usize| ((i + 1) * 31 % prime) as f32 / prime as f32 * 6.0 - 3.0;
+    const PRIME: usize = 1447;
+
+    /// Numbers from -3 to 3 in no order, of which no two are nearly equal: those of different `rank` below the prime.
+    fn apart(shape: &[usize], rank: impl Fn(usize) -> usize) -> Array {
+        let value = |i: usize| (rank(i + 1) % PRIME) as f32 / PRIME as f32 * 6.0 - 3.0;
         Array::from_vec(shape, (0..shape.iter().product()).map(value).collect::<Vec<f32>>()).unwrap()
     }
 
@@ -207,7 +209,9 @@ mod tests {
         let generator = AnchorGenerator::new(vec![vec![16.0], vec![48.0]], vec![0.5, 1.0, 2.0]);
         let anchors = generator.anchors(SIZE, &LEVELS);
         let shapes = [[2, anchors.len(), 1], [2, anchors.len(), 4], [2, MOST, CLASSES], [2, MOST, 4 * CLASSES]];
-        let given = [apart(&shapes[0], 1447), waves(&shapes[1]), apart(&shapes[2], 367), waves(&shapes[3])];
+        // Squares of the numbers below half of a prime are all different, and so are their steps: no two softmaxes are alike.
+        let (spread, squares) = (|i: usize| 31 * i, |i: usize| 31 * i * i);
+        let given = [apart(&shapes[0], spread), waves(&shapes[1]), apart(&shapes[2], squares), waves(&shapes[3])];
         let names = ["objectness", "offsets", "logits", "regression"];
         let trace = Trace::new(Mode::Eval);
         let [objectness, of_anchors, logits, of_classes] =
