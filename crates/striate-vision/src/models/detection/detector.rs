@@ -165,6 +165,18 @@ pub trait DetectionNet: Module {
     fn decoded(&self, x: &Tensor, first: usize) -> Decoded;
 
     /// As [`DetectionNet::decoded`] up to what is left of them.
+    ///
+    /// ```
+    /// use striate_graph::{DType, Mode, Trace};
+    /// use striate_vision::models::detection::Detector;
+    /// let detector = Detector::untrained("striate_det_n", 3)?;
+    /// let trace = Trace::new(Mode::Eval);
+    /// let left = detector.net().chosen(&trace.input("images", [2, 3, 64, 64], DType::F32), 0);
+    /// // No more than there are: 3 classes of 8x8, 4x4 and 2x2 cells.
+    /// assert_eq!(left.boxes.shape().dims(), &[2, 252, 4]);
+    /// assert_eq!(left.labels.dtype(), DType::I64);
+    /// # Ok::<(), striate_vision::models::ModelError>(())
+    /// ```
     #[track_caller]
     fn chosen(&self, x: &Tensor, first: usize) -> Chosen {
         self.decoded(x, first).choose(&self.selection())

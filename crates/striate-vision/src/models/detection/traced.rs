@@ -165,3 +165,89 @@ pub(super) fn masks_of_labels(logits: &Tensor, labels: &Tensor, first: usize) ->
     let found = is_found(labels).unsqueeze(-1).unsqueeze(-1);
     masks.where_(&found, &masks.scalar_like(0.0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::anchors::AnchorGenerator;
+    use super::super::decoded::{Decoded, Groups};
+    use super::super::heads::Selection;
+    use super::super::proposals::{Boxes, found, proposals};
+    use super::*;
+    use striate_graph::{Mode, RunOptions, Trace, interpret};
+
+    const SIZE: [usize; 2] = [96, 128];
+    const LEVELS: [[usize; 2]; 2] = [[12, 16], [6, 8]];
+    const MOST: usize = 60;
+    const CLASSES: usize = 3;
+
+    const PRIME: usize = 1447;
+
+    /// Numbers from -3 to 3 in no order, of which no two are nearly equal: those of different `rank` below the prime.
+    fn apart(shape: &[usize], rank: impl Fn(usize) -> usize) -> Array {
+        let value = |i: usize| (rank(i + 1) % PRIME) as f32 / PRIME as f32 * 6.0 - 3.0;
+        Array::from_vec(shape, (0..shape.iter().product()).map(value).collect::<Vec<f32>>()).unwrap()
+    }
+
+    fn waves(shape: &[usize]) -> Array {
+        Array::from_vec(
+            shape,
+            (0..shape.iter().product()).map(|i: usize| (i as f32 * 0.37).sin() * 0.3).collect::<Vec<f32>>(),
+        )
+        .unwrap()
+    }
+
+    #[track_caller]
+    fn assert_near(what: &str, found: &Array, wanted: &Array) {
+        assert_eq!(found.shape(), wanted.shape(), "{what}");
+        for (place, (a, b)) in found.to_f64_vec().into_iter().zip(wanted.to_f64_vec()).enumerate() {
+            assert!((a - b).abs() < 1e-3, "{what}, {place}: {a} instead of {b}");
+        }
+    }
+
+    #[test]
+    fn operations_choose_what_the_host_chooses() {
+        let generator = AnchorGenerator::new(vec![vec![16.0], vec![48.0]], vec![0.5, 1.0, 2.0]);
+        let anchors = generator.anchors(SIZE, &LEVELS);
+        let shapes = [[2, anchors.len(), 1], [2, anchors.len(), 4], [2, MOST, CLASSES], [2, MOST, 4 * CLASSES]];
+        // Squares of the numbers below half of a prime are all different, and so are their steps: no two softmaxes are alike.
+        let (spread, squares) = (|i: usize| 31 * i, |i: usize| 31 * i * i);
+        let given = [apart(&shapes[0], spread), waves(&shapes[1]), apart(&shapes[2], squares), waves(&shapes[3])];
+        let names = ["objectness", "offsets", "logits", "regression"];
+        let trace = Trace::new(Mode::Eval);
+        let [objectness, of_anchors, logits, of_classes] =
+            [0, 1, 2, 3].map(|index| trace.input(names[index], shapes[index], DType::F32));
+        let of_levels = LEVELS.iter().map(|[h, w]| 3 * h * w).collect();
+        let stage = FirstStage { objectness, offsets: of_anchors, anchors, of_levels };
+        let rules = ProposalRules { candidates: 100, most: MOST, iou: 0.7, score: 0.3 };
+        // Boxes of 28 pixels and more lie on the coarse level.
+        let align = MultiScaleRoiAlign { strides: vec![1, 2], out: 7 };
+        let selection = Selection { score: 0.2, iou: 0.5, candidates: MOST, most: 30 };
+        let (host, ours) = (proposals(&stage, SIZE, &rules, &align), proposed(&stage, SIZE, &rules, &align));
+        let heads = [&logits, &of_classes];
+        let left = found(heads, &host, (SIZE, &selection), &align);
+        let [boxes, scores] = boxes_of_classes(heads, &ours, (SIZE, 1));
+        let decoded = Decoded { boxes, scores, groups: Groups::Classes, chosen_from: Vec::new() };
+        let chosen = decoded.choose(&selection);
+        let Boxes { corners, regions, .. } = host;
+        let pairs = [
+            ("proposals", ours.corners, corners),
+            ("fine regions", ours.regions.by_level[0].clone(), regions.by_level[0].clone()),
+            ("coarse regions", ours.regions.by_level[1].clone(), regions.by_level[1].clone()),
+            ("pictures", ours.regions.pictures, regions.pictures),
+            ("boxes", chosen.boxes, left.boxes.corners),
+            ("scores", chosen.scores, left.scores),
+            // The host fills up with the background.
+            ("labels", chosen.labels.cast(DType::F32).affine(1.0, 1.0), left.labels.cast(DType::F32)),
+        ];
+        let outputs: Vec<(&str, &Tensor)> = pairs.iter().flat_map(|(name, a, b)| [(*name, a), (*name, b)]).collect();
+        let graph = trace.finish(&outputs).unwrap();
+        let inputs: Vec<(&str, Array)> = names.into_iter().zip(given).collect();
+        let values = interpret(&graph, &inputs, &RunOptions::default()).unwrap();
+        for ((name, ..), pair) in pairs.iter().zip(values.chunks_exact(2)) {
+            assert_near(name, &pair[0], &pair[1]);
+        }
+        let on = |level: usize| values[2 + 2 * level].f32s().unwrap().iter().filter(|v| **v > 0.0).count();
+        assert!(on(0) > 20 && on(1) > 20, "regions on both levels: {} and {}", on(0), on(1));
+        assert!(values[10].f32s().unwrap().iter().filter(|score| **score > 0.0).count() > 20);
+    }
+}
