@@ -190,7 +190,7 @@ fn shapes_lie_on_their_things_in_every_batch() {
             let planes: Vec<&[u8]> = bits.chunks_exact(height * pitch).skip(index * most).take(most).collect();
             let (mut common, mut union) = (0, 0);
             for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
-                let white = batch.data[index * channels * height * width + y * width + x] > 0.7;
+                let white = batch.data[index * channels * height * width + y * width + x] > 0.5;
                 let inside = planes.iter().any(|plane| bit(plane, pitch, x, y));
                 (common, union) = (common + usize::from(white && inside), union + usize::from(white || inside));
             }

@@ -24,7 +24,7 @@ fn thing(label: &BoxLabel, picture: &AnnotatedPicture, faults: &mut Vec<String>)
     let size = picture.size.map(|[width, height]| [height as usize, width as usize]);
     let shape = label.segmentation.as_ref().and_then(|shape| {
         let told = |error| {
-            let object = label.id.map_or_else(|| format!("line {}", label.position), |id| format!("annotation {id}"));
+            let object = label.id.map_or_else(|| format!("object {}", label.position), |id| format!("annotation {id}"));
             faults.push(format!("{}, {object}: {error}", picture.labels_file.display()));
         };
         Shape::new(shape, size).map_err(told).ok()

@@ -80,8 +80,8 @@ pub trait Dataset: Send + Sync {
         None
     }
 
-    /// What is on the picture, in its pixels, where the set has boxes; none for a picture of background. For detection; the label
-    /// then says how the sample is counted where a part is held back.
+    /// What is on the picture, in its pixels, where the set has boxes, with the shapes that it has; none for a picture of background. For
+    /// detection; the label then says how the sample is counted where a part is held back.
     fn boxes(&self, _index: usize) -> Option<&[Thing]> {
         None
     }

@@ -7,8 +7,8 @@ use crate::data::Image;
 use crate::detection::{Mask, Rle, RleCounts, Segmentation, ShapeError};
 
 const WHITE: u8 = 250;
-/// Grey levels beyond this are the thing's.
-const THING: u8 = 180;
+/// Grey levels beyond this are the thing's: halfway to black, and above the grey beside pictures.
+const THING: u8 = 125;
 
 /// A ring with a notch, and a triangle beside it: nothing that its box could stand for.
 fn polygons() -> Vec<Vec<f64>> {
@@ -72,7 +72,7 @@ fn a_shape_covers_what_it_covered_whatever_moves_it() {
             assert!(iou > 0.9, "{sample}: {iou} at {:?}", thing.xyxy);
             seen += 1;
         }
-        assert!(seen > 80, "{seen}");
+        assert!(seen > 75, "{seen}");
     }
 }
 
@@ -105,7 +105,8 @@ fn pasted_things_are_their_shapes_and_not_their_boxes() {
             if things.is_empty() {
                 continue;
             }
-            assert_eq!(agreement(&out, &things), 1.0, "{sample}");
+            // A border that runs through the middle of a pixel may fall to either side.
+            assert!(agreement(&out, &things) > 0.995, "{sample}");
             let black = out.data.iter().filter(|byte| **byte == 0).count();
             assert_eq!(black, 0, "what lies beside the shape is not pasted");
             pasted += 1;
@@ -128,13 +129,13 @@ fn a_shape_beside_its_box_is_not_pasted() {
 
 #[test]
 fn polygons_are_filled_as_pycocotools_fills_them() {
-    // `pycocotools.mask.merge(frPyObjects(polygons, 60, 80))`: of 1416 pixels; the rules for borders differ by less than a pixel.
+    // `pycocotools.mask.merge(frPyObjects(polygons, 60, 80))`: of 1416 pixels; the rules for borders differ.
     let text = r"kR19R1b0G80001O00001O00001O010O00001O00001O00001OM3K5J6K5M31O001O00010O001O001\OZO0f0M]O3d0J^O6b0GA9`0E@<`0E_O=?D@a0<^ODg07ZOHj05VOJo01QOOT1MlN2`1N101OQc0";
     let theirs = Mask::of_rle(&Rle { size: [60, 80], counts: RleCounts::Text(text.to_owned()) }).unwrap();
     let own = shape_of(&Segmentation::Polygons(polygons())).mask([60, 80]);
     let common = own.pixels().filter(|[x, y]| theirs.contains(*x, *y)).count();
     let iou = common as f64 / (own.area() + theirs.area() - common) as f64;
-    assert!(iou > 0.93, "{iou}: {} and {} pixels", own.area(), theirs.area());
+    assert!(iou > 0.99, "{iou}: {} and {} pixels", own.area(), theirs.area());
 }
 
 #[test]

@@ -113,9 +113,10 @@ pub fn pack_masks(masks: &Array) -> striate_graph::Result<Array> {
 
 const TARGETS: &str = "striate.detection.mask_targets";
 
-/// What the mask head is to give: of each region the part of its object's mask, `[rows, 1, out, out]`, and whether that counts, `[rows, 1]`:
-/// not where there is no object (0 in `foreground` `[rows, 1]`), or no pixel of it. Regions are corners `[rows, 4]` in pixels of a batch of this width;
-/// `objects` `[rows]` (i64) are places among those of `masks`, see [`pack_masks`]. Pooled as torchvision's `project_masks_on_boxes`.
+/// What the mask head is to give: of each region the part of its object's mask, `[rows, 1, out, out]`, and whether that counts,
+/// `[rows, 1]`: not where there is no object (0 in `foreground` `[rows, 1]`), or no pixel of it. Regions are corners `[rows, 4]` in pixels
+/// of a batch of this width; `objects` `[rows]` (i64) are places among those of `masks`, see [`pack_masks`]. Pooled as torchvision's
+/// `project_masks_on_boxes`.
 #[track_caller]
 pub(super) fn mask_targets(
     masks: &Tensor,
