@@ -143,17 +143,21 @@ impl Exported {
 }
 
 /// The boxes with labels from `first` on, counted from there: the classes of the data. Some nets score the background like a class, which
-/// is none of them. No masks: nobody is shown any.
-fn of_data(found: &Detections, first: usize) -> Detections {
-    let mut kept = Detections::default();
-    for ((corners, score), label) in found.boxes.iter().zip(&found.scores).zip(&found.labels) {
-        if let Some(class) = label.checked_sub(first) {
-            kept.boxes.push(*corners);
-            kept.scores.push(*score);
-            kept.labels.push(class);
-        }
-    }
-    kept
+/// is none of them.
+fn of_data(found: &Detections, first: usize) -> Result<Detections, Failure> {
+    let kept: Vec<usize> = (0..found.labels.len()).filter(|&place| found.labels[place] >= first).collect();
+    let masks = found.masks.as_ref().map(|masks| {
+        let [height, width] = [1, 2].map(|axis| masks.shape()[axis]);
+        let (values, size) = (masks.f32s()?, height * width);
+        let own = kept.iter().flat_map(|place| &values[place * size..][..size]).copied().collect();
+        Array::from_vec([kept.len(), height, width], own)
+    });
+    Ok(Detections {
+        boxes: kept.iter().map(|&place| found.boxes[place]).collect(),
+        scores: kept.iter().map(|&place| found.scores[place]).collect(),
+        labels: kept.iter().map(|&place| found.labels[place] - first).collect(),
+        masks: masks.transpose()?,
+    })
 }
 
 impl Finder {
@@ -202,7 +206,7 @@ impl Finder {
                     return Err(Failure::new(1, format!("{} is no detector", model.name)));
                 };
                 let found = evaluator.detect(net, &array)?.pop().unwrap_or_default();
-                let found = of_data(&found, net.first_class());
+                let found = of_data(&found, net.first_class())?;
                 Ok(into_source(found, [shape[2], shape[3]], [image.height, image.width]))
             }
         }
