@@ -61,7 +61,7 @@ fn best_of_rows(rows: &Tensor, most: usize) -> Tensor {
 }
 
 impl Decoded {
-    /// The scores of what [`DetectionNet::decode`] suppresses among, the threshold aside, 0 for all others: `[N, classes, A]`.
+    /// The scores of what [`DetectionNet::decode`](super::DetectionNet::decode) suppresses among, the threshold aside, 0 for all others: `[N, classes, A]`.
     #[track_caller]
     pub fn candidates(&self, selection: &Selection) -> Tensor {
         let by_class = |scores: &Tensor| scores.permute(&[0, 2, 1]);
