@@ -36,9 +36,14 @@ impl ReduceShape {
         self.rows().div_ceil(BLOCK)
     }
 
+    /// Rows that are reduced some together, each in a lane.
+    pub(crate) fn is_of_short_rows(&self) -> bool {
+        self.inner == 1 && self.len <= SHORT
+    }
+
     /// Floats of scratch.
     pub fn scratch_len(&self) -> usize {
-        self.outer * self.blocks() * self.row()
+        if self.is_of_short_rows() { 0 } else { self.outer * self.blocks() * self.row() }
     }
 }
 
@@ -84,7 +89,7 @@ pub fn reduce(
             _ => 0.0,
         });
     }
-    if inner == 1 && len <= SHORT {
+    if shape.is_of_short_rows() {
         return over_rows(team, 1, y, |rows, y| {
             isa.dispatch(ShortRows { kind, len, x: &x[rows.start * len..rows.end * len], y });
         });

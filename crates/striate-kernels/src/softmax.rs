@@ -17,7 +17,7 @@ pub fn softmax(team: &Team, isa: Isa, (shape, log): (ReduceShape, bool), x: &[f3
     if y.is_empty() {
         return;
     }
-    if inner == 1 && len <= SHORT {
+    if shape.is_of_short_rows() {
         return over_rows(team, len, y, |rows, y| {
             isa.dispatch(ShortRows { log, len, x: &x[rows.start * len..rows.end * len], y });
         });

@@ -96,7 +96,6 @@ pub fn exported(net: &dyn DetectionNet, model: &Model, nms: bool) -> Result<Expo
     let x = trace.input("input", [1, channels, height, width], DType::F32);
     let (first, selection) = (first_label(net, model), net.selection());
     let groups = net.decoded(&x, first).groups;
-    let masks = nms && net.chosen(&x, first).masks.is_some();
     trace.check()?;
-    Ok(ExportedBoxes { selection, groups, chosen: nms, masks })
+    Ok(ExportedBoxes { selection, groups, chosen: nms, masks: nms && net.gives_masks() })
 }

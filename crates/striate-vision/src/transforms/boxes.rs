@@ -469,6 +469,27 @@ fn change_hsv([r, g, b]: [f32; 3], [turn, saturation, value]: [f32; 3]) -> [f32;
 }
 
 #[cfg(test)]
+impl BoxAugment {
+    /// What moves a picture without turning it, all of it.
+    pub(super) fn wild() -> BoxAugment {
+        BoxAugment {
+            translate: 0.2,
+            scale: [0.6, 1.6],
+            flip: 0.5,
+            flip_vertical: 0.5,
+            zoom_out: 0.3,
+            iou_crop: 0.3,
+            ..BoxAugment::plain()
+        }
+    }
+
+    /// What leaves no rectangle a rectangle.
+    pub(super) fn turned() -> BoxAugment {
+        BoxAugment { degrees: 30.0, shear: 8.0, perspective: 0.1, translate: 0.1, ..BoxAugment::plain() }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -527,18 +548,10 @@ mod tests {
     #[test]
     fn boxes_stay_on_their_things_whatever_happens() {
         let scene = scene(80, 60, [30, 20, 50, 44]);
-        let wild = BoxAugment {
-            translate: 0.2,
-            scale: [0.6, 1.6],
-            flip: 0.5,
-            flip_vertical: 0.5,
-            zoom_out: 0.3,
-            iou_crop: 0.3,
-            ..BoxAugment::plain()
-        };
-        let turned = BoxAugment { degrees: 30.0, shear: 8.0, perspective: 0.1, translate: 0.1, ..BoxAugment::plain() };
         let mut found = 0;
-        for (augment, sample) in [wild, turned].into_iter().flat_map(|a| (0..40).map(move |s| (a, s))) {
+        for (augment, sample) in
+            [BoxAugment::wild(), BoxAugment::turned()].into_iter().flat_map(|a| (0..40).map(move |s| (a, s)))
+        {
             let (out, things) = made(augment, &scene, [96, 128], sample);
             let Some(thing) = things.first() else { continue };
             // A turned rectangle fills its box up to the corners.
